@@ -11,12 +11,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .core.formats import FormatError, write_json
-from .core.solver import LsqmlSettings
+import numpy as np
+
+from .core.bases import Base, builtin_base, builtin_probe, read_base_file, recover_base, write_base
+from .core.formats import FormatError, job_seed, write_json
+from .core.jobs import Job
+from .core.optics import effective_diameter, footprint_extent
+from .core.solver import LsqmlSettings, Reconstruction
 
 # %% auto #0
 __all__ = ['PROFILES', 'Profile', 'get_profile', 'StudyDesign', 'dose_folder', 'get_study_design', 'environment', 'freeze_study',
-           'read_study', 'check_same_study']
+           'read_study', 'check_same_study', 'make_base', 'suitable_design', 'build_design_job']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(70, 80, 6, 32, 6, 3, 6),
-    "quick": Profile(212, 320, 5.6, 64, 30, 10, 60),
-    "full": Profile(300, 420, 5.0, 64, 100, 10, 200),
-    "paper": Profile(460, 640, 4.8, 64, 200, 10, 400),
+    "quick": Profile(212, 240, 4.9, 64, 30, 10, 60),
+    "full": Profile(300, 360, 4.5, 64, 100, 10, 200),
+    "paper": Profile(460, 560, 4.0, 64, 200, 10, 400),
 }
 
 
@@ -272,3 +277,57 @@ def check_same_study(study: str | Path, design: StudyDesign, base_digest: str | 
     if different:
         raise ValueError(f"{Path(study) / 'study.json'}: the study was made with another design ({'; '.join(different)}). "
                          "Take a new folder, or the design it was made with.")
+
+# %% ../nbs/00_design.ipynb #a06cd1f3
+def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None) -> tuple[Base, Reconstruction | None]:
+    """Base of a study, and the reconstruction that it was recovered with if it is a measured scan.
+
+    Parameters
+    ----------
+    design : StudyDesign
+    file : path, optional
+        Base to read; without it the built-in base of the design's profile.
+    on_epoch : callable, optional
+        Called with (epoch, loss) while a measured scan is recovered.
+    """
+    if file:
+        read = read_base_file(file)
+        if isinstance(read, Base):
+            return read, None
+        seed = int(job_seed(design.simulation_seed, "recover").generate_state(1)[0] >> 1)
+        return recover_base(read, design.lsqml_settings(seed, design.recover_epochs), on_epoch)
+    p = get_profile(design.profile)
+    probe = builtin_probe(design.patch_size)
+    guard = footprint_extent(probe, design.footprint_energy)[0] + 1 if design.guard_band is None else design.guard_band
+    return builtin_base(2 * p.height + guard, p.width, p.pitch, design.patch_size), None
+
+
+def suitable_design(design: StudyDesign, base: Base) -> StudyDesign:
+    """The design with the base's window as patch size.
+
+    Raises
+    ------
+    ValueError
+        If the mode is ``thin`` and the base has no measured counts, or a dose is above the measured one.
+    """
+    if design.mode == "thin":
+        if base.counts is None:
+            raise ValueError(f"mode 'thin' needs a base with measured counts; {base.source.get('file', 'the built-in base')} has none")
+        measured = base.counts.sum((1, 2), dtype=np.float64).mean()
+        if max(design.doses) > measured:
+            raise ValueError(f"mode 'thin': dose {max(design.doses):g} is above the measured {measured:.4g} photons per exposure")
+    return replace(design, patch_size=base.window)
+
+
+def build_design_job(study: str | Path, design: StudyDesign, base_file: str | Path | None = None) -> Job:
+    """The job that freezes ``study.json`` and ``base.npz``."""
+    import os
+
+    study = Path(study)
+    default = asdict(get_study_design(design.profile))
+    changes = {k: v for k, v in asdict(design).items() if v != default[k] and k not in ("profile", "mode")}
+    source = os.path.relpath(Path(base_file).resolve(), study.resolve()) if base_file else ""
+    return Job(phase="phase_a", name="design", notebook="00_design.ipynb", study=study,
+               parameters={"study": ".", "base_file": source, "profile": design.profile, "mode": design.mode, "changes": json.dumps(changes)},
+               inputs=(Path(base_file),) if base_file else (), outputs=(study / "base.npz", study / "study.json"),
+               log_path=study / "phase_a" / "design.log")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -61,17 +62,19 @@ class Base:
         return array_digest(*arrays)
 
 # %% ../../nbs/core/bases.ipynb #df871cd3
-def _wiring(shape: tuple[int, int], pitch: int, fill: float, horizontal: bool, rng: np.random.Generator) -> np.ndarray:
-    """One layer of parallel wires of random lengths, boolean."""
+def _wiring(shape: tuple[int, int], pitch: int, fill: float, horizontal: bool, lengths: tuple[int, int],
+            rng: np.random.Generator) -> np.ndarray:
+    """One layer of parallel wires, boolean; lengths between the two given multiples of the pitch."""
     layer = np.zeros(shape if horizontal else shape[::-1], bool)
     width = max(2, pitch // 2)
-    for top in range(rng.integers(pitch), layer.shape[0], pitch):
-        left = -int(rng.integers(0, 12 * pitch))
+    shortest, longest = (n * pitch for n in lengths)
+    for top in range(int(rng.integers(pitch)), layer.shape[0], pitch):
+        left = -int(rng.integers(longest))
         while left < layer.shape[1]:
-            length = int(rng.integers(4 * pitch, 16 * pitch))
+            right = left + int(rng.integers(shortest, longest))
             if rng.random() < fill:
-                layer[top:top + width, max(left, 0):max(left + length, 0)] = True
-            left += length + int(rng.integers(pitch, 3 * pitch))
+                layer[top:top + width, max(left, 0):max(right, 0)] = True
+            left = right + int(rng.integers(pitch, 2 * pitch))
     return layer if horizontal else layer.T
 
 
@@ -79,17 +82,16 @@ def builtin_object(shape: tuple[int, int], seed: int = 7) -> np.ndarray:
     """Chip-like test object, (M, M') complex64; amplitude about 0.7 to 1, phase about 0 to 1.2 rad."""
     rng = np.random.default_rng(seed)
     material = np.zeros(shape)
-    for pitch, fill, horizontal, thickness in ((28, 0.6, True, 0.30), (16, 0.55, False, 0.22),
-                                               (9, 0.5, True, 0.18), (6, 0.45, False, 0.14)):
-        material += thickness * _wiring(shape, pitch, fill, horizontal, rng)
+    for pitch, fill, horizontal, lengths, thickness in ((20, 0.7, True, (2, 5), 0.22), (14, 0.65, False, (2, 6), 0.22),
+                                                        (9, 0.6, True, (2, 8), 0.20), (6, 0.55, False, (3, 10), 0.16)):
+        material += thickness * _wiring(shape, pitch, fill, horizontal, lengths, rng)
     vias = np.zeros(shape)
-    cy, cx = (rng.integers(0, s, shape[0] * shape[1] // 700) for s in shape)
-    vias[cy, cx] = 1
-    material += 0.22 * (ndimage.grey_dilation(vias, footprint=np.hypot(*np.mgrid[-3:4, -3:4]) <= 2.5) > 0)
+    vias[tuple(rng.integers(0, s, shape[0] * shape[1] // 700) for s in shape)] = 1
+    material += 0.2 * (ndimage.grey_dilation(vias, footprint=np.hypot(*np.mgrid[-3:4, -3:4]) <= 2.5) > 0)
     background = ndimage.gaussian_filter(rng.standard_normal(shape), 30, mode="wrap")
     background = (background - background.min()) / np.ptp(background)
-    material = ndimage.gaussian_filter(np.clip(material / 0.84, 0, 1), 0.7)
-    return ((1 - 0.3 * material) * np.exp(1j * (0.95 * material + 0.25 * background))).astype(np.complex64)
+    material = ndimage.gaussian_filter(np.clip(material / 0.8, 0, 1), 0.7)
+    return ((1 - 0.3 * material) * np.exp(1j * (0.98 * material + 0.22 * background))).astype(np.complex64)
 
 # %% ../../nbs/core/bases.ipynb #45086477
 def builtin_probe(window: int = 64, outer: float = 14, inner: float = 3, rim: float = 2.0, defocus_waves: float = 1.27) -> np.ndarray:
@@ -336,19 +338,22 @@ def _read_product(path: Path) -> Base:
     return Base(obj, probe, y, x, pixel, None, {"kind": "file", "file": path.name, "positions": "Ptychodus product", "placement": note})
 
 # %% ../../nbs/core/bases.ipynb #11a8983f
-def recover_base(scan: MeasuredScan, settings: LsqmlSettings) -> tuple[Base, Reconstruction]:
+def recover_base(scan: MeasuredScan, settings: LsqmlSettings,
+                 on_epoch: Callable[[int, float], None] | None = None) -> tuple[Base, Reconstruction]:
     """Recover object and probe of a measured scan with LSQML and make them a base.
 
     Parameters
     ----------
     scan : MeasuredScan
     settings : LsqmlSettings
+    on_epoch : callable, optional
+        Called with (epoch, loss) after each epoch.
 
     Returns
     -------
     (Base, Reconstruction)
     """
-    found = reconstruct(scan.counts, scan.y, scan.x, scan.probe, settings)
+    found = reconstruct(scan.counts, scan.y, scan.x, scan.probe, settings, on_epoch)
     y, x = scan.y - found.origin[0], scan.x - found.origin[1]
     # the global phase is arbitrary: make the mean of the lit object real
     lit = slice(int(y.min()), int(y.max())), slice(int(x.min()), int(x.max()))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
 
 # %% auto #0
-__all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'show_image', 'robust_limits', 'show_patterns', 'show_view',
-           'show_reconstruction', 'show_comparison', 'show_frc', 'show_heatmap']
+__all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'show_image', 'robust_limits', 'show_base', 'show_patterns',
+           'show_view', 'show_reconstruction', 'show_comparison', 'show_frc', 'show_heatmap']
 
 # %% ../../nbs/core/figures.ipynb #e2f8a57f
 def show_image(ax: Axes, image: np.ndarray, title: str, label: str, cmap: str, limits: tuple[float, float] | None = None,
@@ -41,6 +41,20 @@ def robust_limits(*images: np.ndarray, share: float = 0.5) -> tuple[float, float
     return tuple(np.percentile(values[np.isfinite(values)], [share, 100 - share]))
 
 # %% ../../nbs/core/figures.ipynb #c7e58b19
+def show_base(base: Any, title: str) -> Figure:
+    """Object and probe of a base, with the scan positions."""
+    fig, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    lit = tuple(slice(int(c.min()), int(c.max())) for c in (base.y, base.x))
+    show_image(axes[0, 0], np.abs(base.object), "object amplitude", "transmission", AMPLITUDE, robust_limits(np.abs(base.object[lit])))
+    show_image(axes[0, 1], np.angle(base.object), "object phase, scan positions", "phase (rad)", PHASE, robust_limits(np.angle(base.object[lit])))
+    axes[0, 1].plot(base.x, base.y, "w.", ms=1, alpha=0.6)
+    bright = np.abs(base.probe) > 0.03 * np.abs(base.probe).max()
+    show_image(axes[1, 0], np.abs(base.probe), "probe amplitude", "amplitude", COUNTS)
+    show_image(axes[1, 1], np.where(bright, np.angle(base.probe), np.nan), "probe phase where lit", "phase (rad)", WRAPPED, (-np.pi, np.pi))
+    fig.suptitle(title)
+    return fig
+
+
 def show_patterns(data: Any, title: str, rows: Sequence[int] | None = None) -> Figure:
     """Counts and true phase of some patterns of a dataset, each kind at one scale."""
     rows = np.linspace(0, len(data) - 1, 4).astype(int) if rows is None else np.asarray(rows)
