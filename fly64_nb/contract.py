@@ -13,10 +13,12 @@ import numpy as np
 
 from .core.formats import (FormatError, array_headers, load_arrays, metadata_array, read_metadata, write_json,
                                    write_npz)
+from .core.jobs import Job
 from .core.optics import amplitude_to_counts, counts_to_amplitude, object_patches, split_position
 
 # %% auto #0
-__all__ = ['SCHEMA', 'LAYOUT', 'NORMALISATION_TOLERANCE', 'Dataset', 'write_dataset', 'validate_dataset_contract', 'audit_study']
+__all__ = ['SCHEMA', 'LAYOUT', 'NORMALISATION_TOLERANCE', 'Dataset', 'write_dataset', 'validate_dataset_contract', 'audit_study',
+           'build_audit_job']
 
 # %% ../nbs/01_contract.ipynb #bbe7f5bb
 SCHEMA = 1
@@ -168,3 +170,12 @@ def audit_study(study: str | Path, neighbor_count: int, gridsize: int) -> list[d
             row |= {"valid": False, "refusal": str(error)}
         rows.append(row)
     return rows
+
+# %% ../nbs/01_contract.ipynb #477cf08a
+def build_audit_job(study: str | Path) -> Job:
+    """The job that audits every dataset of a study."""
+    study = Path(study)
+    datasets = sorted(p for phase in ("phase_c", "phase_d") for p in (study / phase).rglob("*.npz"))
+    return Job(phase="phase_b", name="contract", notebook="01_contract.ipynb", study=study, parameters={"study": "."},
+               inputs=(study / "study.json", *datasets), outputs=(study / "phase_b" / "contract_report.json",),
+               log_path=study / "phase_b" / "contract.log")

@@ -5,6 +5,7 @@
 # %% ../nbs/05_lsqml.ipynb #2a2e576e
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -43,8 +44,6 @@ def reconstruction_dir(study: str | Path, dose: float, view: str, split: str) ->
 
 def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str | None:
     """Why phase D left a view out, or None if it did not."""
-    import json
-
     path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
     if not path.is_file():
         return None

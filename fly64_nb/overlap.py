@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from math import comb
 from pathlib import Path
@@ -23,7 +24,7 @@ from .design import StudyDesign, dose_folder, get_study_design, read_study
 
 # %% auto #0
 __all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'make_view', 'view_path',
-           'build_overlap_jobs', 'generate_view']
+           'build_overlap_jobs', 'skipped_views', 'generate_view']
 
 # %% ../nbs/03_overlap.ipynb #3f33f30d
 def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -> np.ndarray:
@@ -216,6 +217,18 @@ def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
                 outputs=(study / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json",),
                 log_path=study / "phase_d" / dose_folder(dose) / view / "overlap.log")
             for dose in design.doses for view in design.views]
+
+
+def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]]:
+    """A row with numbers and reason for each view and split that was too small, in the study's order."""
+    rows = []
+    for dose in design.doses:
+        for view in design.views:
+            path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
+            if path.is_file():
+                rows += [{"name": f"phase_d/{dose_folder(dose)}/{view}_{split}", "dose": dose, "reason": record["skipped"], **record}
+                         for split, record in json.loads(path.read_text(encoding="utf-8")).items() if "skipped" in record]
+    return rows
 
 
 def generate_view(study: str | Path, dose: float, view: str) -> dict[str, tuple[Dataset | None, dict[str, Any]]]:

@@ -101,7 +101,8 @@ def _refine(target: np.ndarray, model: np.ndarray, inner: tuple[slice, slice]) -
     columns = [image, 1j * image, -2j * np.pi * (y[:, None] * model)[inner], -2j * np.pi * (x[None, :] * model)[inner], -dy[inner], -dx[inner]]
     normal = np.array([[np.vdot(a, b).real for b in columns] for a in columns])
     residual = target - image
-    return np.linalg.solve(normal, [np.vdot(a, residual).real for a in columns])[2:]
+    # least squares, not solve: a flat image has no gradient to fit a shift with
+    return np.linalg.lstsq(normal, np.array([np.vdot(a, residual).real for a in columns]))[0][2:]
 
 # %% ../../nbs/core/alignment.ipynb #b2f15966
 @dataclass(frozen=True)
