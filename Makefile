@@ -1,0 +1,33 @@
+# Two commands need nothing but Python 3.11: `make study` and `make test`. Both work in an environment of their own.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?= study
+
+.PHONY: study test lab clean
+.DELETE_ON_ERROR:
+
+# installed again only when what is installed changes; a half-made environment has no stamp
+$(VENV)/study.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/study.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+## the quick study on the built-in base; ends with the headline table and the report's place
+study: $(VENV)/study.stamp
+	$(BIN)/fly64 run $(STUDY) --profile quick
+
+## every test: the notebooks' own, and what no single notebook can show
+test: $(VENV)/dev.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+## JupyterLab on the phase notebooks
+lab: $(VENV)/dev.stamp
+	$(BIN)/jupyter lab --notebook-dir nbs
+
+clean:
+	rm -rf $(VENV) build *.egg-info

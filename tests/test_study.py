@@ -1,0 +1,133 @@
+"""The main job: a study from the base to the report, what it leaves, and what happens when it is run again."""
+from __future__ import annotations
+
+import html.parser
+import json
+from pathlib import Path
+
+import h5py
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import fly64
+from fly64_nb.contract import validate_dataset_contract
+from fly64_nb.design import get_study_design, read_study
+from fly64_nb.lsqml import build_ptychi_jobs, read_reconstruction
+
+
+def test_the_study_leaves_all_that_it_promises(study):
+    design = read_study(study)["design"]
+    for dose in ("dose_10000",):
+        for split in design.splits:
+            validate_dataset_contract(study / "phase_c" / dose / f"patched_{split}.npz")
+            for view in design.views:
+                assert (study / "phase_f" / dose / view / split / "product.h5").is_file()
+                for name in ("metrics.csv", "aligned.npz", "comparison.png", "frc.png", "comparison.log"):
+                    assert (study / "phase_g" / dose / view / split / name).stat().st_size > 100
+                for phase in ("phase_f", "phase_g"):
+                    executed = nbformat.read(study / "notebooks" / phase / dose / f"{view}_{split}.ipynb", as_version=4)
+                    assert not [o for c in executed.cells for o in c.get("outputs", []) if o.output_type == "error"]
+                    assert any("image/png" in o.get("data", {}) for c in executed.cells for o in c.get("outputs", []))
+    assert all(row["valid"] for row in json.loads((study / "phase_b" / "contract_report.json").read_text()))
+
+
+def test_every_job_has_its_log_record_and_notebook(study):
+    rows = [row for manifest in study.glob("phase_*/*manifest.json") for row in json.loads(manifest.read_text())["execution_results"]]
+    assert len(rows) == 1 + 1 + 3 + 1 + 6 + 6 + 1
+    for row in rows:
+        assert row["status"] == "done" and row["returncode"] == 0 and row["seconds"] > 0
+        log = (study / row["log_path"]).read_text()
+        assert "return code: 0" in log and "=== STDOUT ===" in log and "=== STDERR ===" in log
+        assert (study / row["executed_notebook"]).is_file() and (study / row["executed_notebook"]).with_suffix(".json").is_file()
+    text = "".join(p.read_text() for p in study.glob("phase_*/*.json")) + (study / "study.json").read_text()
+    assert str(study) not in text                                        # a study can be moved
+
+
+def test_the_tidy_table_has_one_finite_number_a_row(study):
+    table = pd.read_csv(study / "metrics.csv")
+    assert list(table.columns) == ["dose", "view", "split", "seed", "method", "channel", "metric", "value"]
+    assert not table.duplicated(["dose", "view", "split", "seed", "method", "channel", "metric"]).any()
+    assert np.isfinite(table["value"]).all() and len(table.groupby(["dose", "view", "split"])) == 6
+    quality = table.query("channel == 'phase' and metric == 'ms_ssim'").set_index(["view", "split"])["value"]
+    for split in ("train", "test"):                                      # less overlap cannot help
+        assert quality["baseline", split] > quality["dense", split] > quality["sparse", split]
+
+
+def test_products_hold_what_the_reconstruction_holds(study):
+    folder = study / "phase_f" / "dose_10000" / "dense" / "test"
+    found = read_reconstruction(folder / "ptychi_reconstruction.npz")
+    data = validate_dataset_contract(study / "phase_d" / "dose_10000" / "dense" / "dense_test.npz")
+    with h5py.File(folder / "product.h5") as file:
+        assert np.array_equal(file["object"][0], found["object"]) and np.array_equal(file["probe"][0, 0], found["probe"])
+        pixel = file["object"].attrs["pixel_height_m"]
+        assert np.allclose(file["probe_position_y_m"][()] / pixel, data.y) and np.array_equal(file["probe_position_indexes"][()], data.scan_index)
+        # a reader places the object's middle at its centre attribute: the first pixel is then at the origin that we stored
+        middle = file["object"].attrs["center_y_m"] / pixel
+        assert middle - found["object"].shape[0] / 2 == pytest.approx(found["origin"][0])
+    settings = found["metadata"]["settings"]
+    assert settings["noise_model"] == "poisson" and len(found["loss"]) == settings["epochs"]
+    assert found["metadata"]["environment"]["packages"]["ptychi"].startswith("2.2")
+
+
+def test_run_again_does_no_work_and_says_so(study):
+    before = (study / "metrics.csv").read_bytes()
+    done = fly64("run", study, "--profile", "tiny", "--doses", "1e4")
+    assert "nothing to do: all 19 jobs are up to date" in done.stdout
+    assert (study / "metrics.csv").read_bytes() == before
+
+
+def test_the_same_condition_made_anew_gives_the_same_numbers(study, tmp_path):
+    root = tmp_path / "again"
+    fly64("design", root, "--profile", "tiny", "--doses", "1e4")
+    fly64("generate", root)
+    fly64("overlap", root)
+    fly64("reconstruct", root, "--view", "dense", "--split", "test")
+    fly64("compare", root, "--view", "dense", "--split", "test", "--allow-missing")
+    condition = Path("phase_g/dose_10000/dense/test/metrics.csv")
+    assert (root / condition).read_bytes() == (study / condition).read_bytes()
+    for name in ("phase_c/dose_10000/patched_test.npz", "phase_d/dose_10000/dense/dense_test.npz"):
+        assert (root / name).read_bytes() == (study / name).read_bytes()
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.images = [], []
+
+    def handle_starttag(self, tag, attributes):
+        a = dict(attributes)
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag == "img" and a.get("src"):
+            self.images.append(a["src"])
+
+
+def test_the_report_shows_the_numbers_and_leads_to_their_notebooks(study):
+    page = study / "report" / "_site" / "index.html"
+    text = page.read_text()
+    links = Links()
+    links.feed(text)
+    local = [h for h in links.links if not h.startswith(("#", "http"))]
+    assert len(local) >= 19 + 2 * 3
+    assert not [h for h in local if not (page.parent / h.split("#")[0]).exists()]
+    assert len(links.images) >= 6 and all(s.startswith("data:image/png") or (page.parent / s).is_file() for s in links.images)
+    table = pd.read_csv(study / "metrics.csv").query("split == 'test' and channel == 'phase' and metric == 'ms_ssim'")
+    for value in table["value"]:
+        assert f"{round(value, 4):.4g}" in text
+    assert "import matplotlib" not in text                               # the page shows no code
+
+
+def test_a_dry_run_names_commands_and_runs_nothing(copy):
+    (copy / "phase_f" / "reconstruction_manifest.json").unlink()
+    done = fly64("reconstruct", copy, "--dry-run", "--split", "train")
+    assert done.stdout.count("-m papermill") == 3 and done.stdout.count("ptychi.log") == 3
+    results = json.loads((copy / "phase_f" / "reconstruction_manifest.json").read_text())["execution_results"]
+    assert [r["status"] for r in results] == ["preview"] * 3 and all("papermill" in r["preview"] for r in results)
+
+
+def test_eighteen_jobs_in_fixed_order(tmp_path):
+    design = get_study_design("tiny")
+    _, rows = build_ptychi_jobs(tmp_path, design, allow_missing=True)
+    assert [(r["dose"], r["view"], r["split"]) for r in rows] == [(d, v, s) for d in (1e3, 1e4, 1e5) for v in ("baseline", "dense", "sparse") for s in ("train", "test")]
