@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= study
 
-.PHONY: study test lab clean
+.PHONY: study test lab readme clean
 .DELETE_ON_ERROR:
 
 # installed again only when what is installed changes; a half-made environment has no stamp
@@ -28,6 +28,11 @@ test: $(VENV)/dev.stamp
 ## JupyterLab on the phase notebooks
 lab: $(VENV)/dev.stamp
 	$(BIN)/jupyter lab --notebook-dir nbs
+
+## README.md from its notebook
+readme:
+	$(BIN)/python -m jupyter nbconvert --log-level ERROR --to markdown --output-dir . --output README nbs/index.ipynb
+	sed -i.bak 's#](images/#](nbs/images/#' README.md && rm README.md.bak
 
 clean:
 	rm -rf $(VENV) build *.egg-info

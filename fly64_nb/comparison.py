@@ -102,7 +102,7 @@ def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing:
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 
-
+# %% ../nbs/06_comparison.ipynb #00f7f455
 def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int | None = None, dry_run: bool = False,
                             report: Callable[[JobResult | Job], None] | None = None) -> list[JobResult]:
     """Run comparisons, write ``comparison_manifest.json`` and ``comparison_summary.txt``, and gather ``metrics.csv``.

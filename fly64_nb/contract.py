@@ -65,7 +65,7 @@ class Dataset:
         return Dataset(self.diffraction[rows], self.Y[rows], self.object, self.probe, self.y[rows], self.x[rows],
                        self.scan_index[rows], {**self.metadata, **metadata})
 
-
+# %% ../nbs/01_contract.ipynb #845c0eb8
 def write_dataset(path: str | Path, data: Dataset) -> None:
     """Write a dataset in canonical form, atomically."""
     arrays = {"diffraction": data.diffraction, "Y": data.Y, "objectGuess": data.object, "probeGuess": data.probe,
@@ -122,7 +122,7 @@ def _check_values(path: Path, data: Dataset) -> None:
         need(data.groups.ndim == 2 and data.groups.size > 0 and data.groups.min() >= 0 and data.groups.max() < len(data), "groups",
              f"shape {data.groups.shape}, rows {data.groups.min(initial=0)}..{data.groups.max(initial=0)}", f"rows of the dataset, 0..{len(data) - 1}")
 
-
+# %% ../nbs/01_contract.ipynb #7f3f4a75
 def validate_dataset_contract(path: str | Path, neighbor_count: int | None = None, gridsize: int | None = None) -> Dataset:
     """Read a canonical dataset and check every clause of the contract.
 

@@ -70,7 +70,7 @@ def split_scan(y: np.ndarray, probe: np.ndarray, guard_band: float | None = None
                          f"{len(train)} train and {len(test)} test positions; a taller scan or a smaller guard_band is needed")
     return Split(train, test, guard, float(y[test].min() - y[train].max()), len(y) - len(train) - len(test))
 
-
+# %% ../nbs/02_datasets.ipynb #9ed0192e
 def lit_pixels(probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int], energy: float = 0.999) -> np.ndarray:
     """Object pixels inside the probe's footprint at any of the positions, bool of the given shape."""
     mask = footprint(probe, energy)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastcore.basics import patch
 
 from .core.bases import Base, builtin_base, builtin_probe, read_base_file, recover_base, write_base
 from .core.formats import FormatError, job_seed, write_json
@@ -20,8 +21,8 @@ from .core.optics import effective_diameter, footprint_extent
 from .core.solver import LsqmlSettings, Reconstruction
 
 # %% auto #0
-__all__ = ['PROFILES', 'Profile', 'get_profile', 'StudyDesign', 'dose_folder', 'get_study_design', 'environment', 'freeze_study',
-           'read_study', 'check_same_study', 'make_base', 'suitable_design', 'build_design_job']
+__all__ = ['PROFILES', 'Profile', 'get_profile', 'check_design', 'StudyDesign', 'dose_folder', 'get_study_design', 'environment',
+           'freeze_study', 'read_study', 'check_same_study', 'make_base', 'suitable_design', 'build_design_job']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
 @dataclass(frozen=True)
@@ -67,6 +68,36 @@ def get_profile(name: str) -> Profile:
     return PROFILES[name]
 
 # %% ../nbs/00_design.ipynb #f69fb043
+def check_design(design: StudyDesign) -> None:
+    """ValueError for the first constraint that a design violates: which, what was found, and why."""
+    def need(holds: bool, name: str, why: str):
+        if not holds:
+            raise ValueError(f"design: {name} = {getattr(design, name)!r}: {why}")
+
+    get_profile(design.profile)
+    need(design.mode in ("simulate", "thin"), "mode", "must be 'simulate' or 'thin'")
+    need(len(design.doses) > 0 and all(0 < d < float("inf") for d in design.doses), "doses", "every dose must be a positive number of photons")
+    need(len(set(map(dose_folder, design.doses))) == len(design.doses), "doses", "two doses share a folder name; keep them a photon apart")
+    need("baseline" not in design.overlap_targets, "overlap_targets", "'baseline' is the view of all positions and has no target")
+    need(all(name.isidentifier() for name in design.overlap_targets), "overlap_targets", "names must be plain words: they name folders")
+    need(all(0 <= t < 1 for t in design.overlap_targets.values()), "overlap_targets", "an overlap must lie in [0, 1): the spacing S = (1 - overlap) D must be positive")
+    need(all(g >= 1 for g in design.gridsizes) and len(design.gridsizes) > 0, "gridsizes", "each must be at least 1")
+    need(design.neighbor_count >= max(design.gridsizes) ** 2, "neighbor_count",
+         f"K must be at least C = gridsize^2 = {max(design.gridsizes) ** 2}, or a group cannot be formed from a seed's neighbours")
+    need(design.groups_per_seed >= 1, "groups_per_seed", "must be at least 1")
+    need(design.patch_size >= 8 and design.patch_size % 2 == 0, "patch_size", "must be even and at least 8")
+    need(design.reference_diameter in ("probe", "window"), "reference_diameter", "must be 'probe' or 'window'")
+    need(design.guard_band is None or design.guard_band >= 0, "guard_band", "must be None or at least 0 px")
+    need(0 < design.footprint_energy <= 1, "footprint_energy", "must lie in (0, 1]")
+    need(design.split_axis == "y", "split_axis", "only 'y' is implemented")
+    need(design.ms_ssim_sigma > 0, "ms_ssim_sigma", "must be positive")
+    need(0 < design.frc_threshold < 1, "frc_threshold", "must lie in (0, 1)")
+    need(design.minimum_positions >= 1, "minimum_positions", "must be at least 1")
+    need(design.epochs >= 1 and design.recover_epochs >= 1, "epochs", "must be at least 1")
+    need(0 <= design.start_epochs <= design.epochs, "start_epochs", "must lie between 0 and epochs")
+    need(design.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
+
+# %% ../nbs/00_design.ipynb #2ff42609
 @dataclass(frozen=True)
 class StudyDesign:
     """Everything that a study varies and holds fixed.
@@ -98,6 +129,7 @@ class StudyDesign:
     split_axis : str
         ``"y"``: the only axis that is implemented.
     simulation_seed, grouping_seed, subsampling_seed : int
+        Seeds of the noise, of the groups and of the choice of positions.
     ms_ssim_sigma : float
         Width in pixels of the Gaussian window of SSIM and MS-SSIM.
     frc_threshold : float
@@ -109,7 +141,7 @@ class StudyDesign:
     noise_model : str
         Likelihood of LSQML, ``"poisson"`` or ``"gaussian"``.
     update_probe : bool
-        Whether LSQML refines the probe.
+        Whether LSQML refines the probe of the base or takes it as known. Refining it from few photons costs quality.
     """
     profile: str = "quick"
     mode: str = "simulate"
@@ -133,83 +165,64 @@ class StudyDesign:
     start_epochs: int = 10
     recover_epochs: int = 60
     noise_model: str = "poisson"
-    update_probe: bool = True
+    update_probe: bool = False
 
     def __post_init__(self):
         set_ = lambda name, value: object.__setattr__(self, name, value)
         set_("doses", tuple(sorted(float(d) for d in self.doses)))
         set_("gridsizes", tuple(int(g) for g in self.gridsizes))
         set_("overlap_targets", dict(sorted(self.overlap_targets.items(), key=lambda item: -item[1])))
-        self._check()
+        check_design(self)
 
-    def _check(self):
-        def need(holds: bool, name: str, why: str):
-            if not holds:
-                raise ValueError(f"design: {name} = {getattr(self, name)!r}: {why}")
-
-        get_profile(self.profile)
-        need(self.mode in ("simulate", "thin"), "mode", "must be 'simulate' or 'thin'")
-        need(len(self.doses) > 0 and all(0 < d < float("inf") for d in self.doses), "doses", "every dose must be a positive number of photons")
-        need(len(set(map(dose_folder, self.doses))) == len(self.doses), "doses", "two doses share a folder name; keep them a photon apart")
-        need("baseline" not in self.overlap_targets, "overlap_targets", "'baseline' is the view of all positions and has no target")
-        need(all(name.isidentifier() for name in self.overlap_targets), "overlap_targets", "names must be plain words: they name folders")
-        need(all(0 <= t < 1 for t in self.overlap_targets.values()), "overlap_targets", "an overlap must lie in [0, 1): the spacing S = (1 - overlap) D must be positive")
-        need(all(g >= 1 for g in self.gridsizes) and len(self.gridsizes) > 0, "gridsizes", "each must be at least 1")
-        need(self.neighbor_count >= max(self.gridsizes) ** 2, "neighbor_count",
-             f"K must be at least C = gridsize^2 = {max(self.gridsizes) ** 2}, or a group cannot be formed from a seed's neighbours")
-        need(self.groups_per_seed >= 1, "groups_per_seed", "must be at least 1")
-        need(self.patch_size >= 8 and self.patch_size % 2 == 0, "patch_size", "must be even and at least 8")
-        need(self.reference_diameter in ("probe", "window"), "reference_diameter", "must be 'probe' or 'window'")
-        need(self.guard_band is None or self.guard_band >= 0, "guard_band", "must be None or at least 0 px")
-        need(0 < self.footprint_energy <= 1, "footprint_energy", "must lie in (0, 1]")
-        need(self.split_axis == "y", "split_axis", "only 'y' is implemented")
-        need(self.ms_ssim_sigma > 0, "ms_ssim_sigma", "must be positive")
-        need(0 < self.frc_threshold < 1, "frc_threshold", "must lie in (0, 1)")
-        need(self.minimum_positions >= 1, "minimum_positions", "must be at least 1")
-        need(self.epochs >= 1 and self.recover_epochs >= 1, "epochs", "must be at least 1")
-        need(0 <= self.start_epochs <= self.epochs, "start_epochs", "must lie between 0 and epochs")
-        need(self.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """Names of the views: baseline, then by falling overlap."""
-        return ("baseline", *self.overlap_targets)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return ("train", "test")
-
-    def spacing(self, view: str, diameter: float) -> float:
-        """Minimum centre spacing S = (1 - overlap) D of a view in pixels; 0 for the baseline."""
-        if view == "baseline":
-            return 0.0
-        if view not in self.overlap_targets:
-            raise ValueError(f"design: view {view!r} is unknown; known are {', '.join(self.views)}")
-        spacing = (1 - self.overlap_targets[view]) * diameter
-        if not spacing > 0:
-            raise ValueError(f"design: spacing of {view!r} is {spacing:g} px with D = {diameter:g} px; it must be positive")
-        return spacing
-
-    def lsqml_settings(self, seed: int, epochs: int | None = None) -> LsqmlSettings:
-        """Settings of LSQML for one job."""
-        return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=min(self.start_epochs, epochs or self.epochs),
-                             noise_model=self.noise_model, update_probe=self.update_probe, seed=seed)
-
-    def to_json(self) -> str:
-        """The design as JSON text."""
-        return json.dumps(asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> StudyDesign:
-        """The design back from JSON text; ValueError names an unknown field."""
-        record = json.loads(text)
-        unknown = set(record) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"design: unknown fields {sorted(unknown)}")
-        return cls(**record)
+# %% ../nbs/00_design.ipynb #19939182
+@patch(as_prop=True)
+def views(self: StudyDesign) -> tuple[str, ...]:
+    """Names of the views: baseline, then by falling overlap."""
+    return ("baseline", *self.overlap_targets)
 
 
+@patch(as_prop=True)
+def splits(self: StudyDesign) -> tuple[str, ...]:
+    """Names of the splits."""
+    return ("train", "test")
+
+
+@patch
+def spacing(self: StudyDesign, view: str, diameter: float) -> float:
+    """Minimum centre spacing S = (1 - overlap) D of a view in pixels; 0 for the baseline."""
+    if view == "baseline":
+        return 0.0
+    if view not in self.overlap_targets:
+        raise ValueError(f"design: view {view!r} is unknown; known are {', '.join(self.views)}")
+    distance = (1 - self.overlap_targets[view]) * diameter
+    if not distance > 0:
+        raise ValueError(f"design: spacing of {view!r} is {distance:g} px with D = {diameter:g} px; it must be positive")
+    return distance
+
+
+@patch
+def lsqml_settings(self: StudyDesign, seed: int, epochs: int | None = None) -> LsqmlSettings:
+    """Settings of LSQML for one job."""
+    return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=min(self.start_epochs, epochs or self.epochs),
+                         noise_model=self.noise_model, update_probe=self.update_probe, seed=seed)
+
+
+@patch
+def to_json(self: StudyDesign) -> str:
+    """The design as JSON text."""
+    return json.dumps(asdict(self), indent=2)
+
+
+@patch(cls_method=True)
+def from_json(cls: StudyDesign, text: str) -> StudyDesign:
+    """The design back from JSON text; ValueError names an unknown field."""
+    record = json.loads(text)
+    unknown = set(record) - {f.name for f in fields(cls)}
+    if unknown:
+        raise ValueError(f"design: unknown fields {sorted(unknown)}")
+    return cls(**record)
+
+# %% ../nbs/00_design.ipynb #5f966a9f
 def dose_folder(dose: float) -> str:
     """Folder name of a dose: ``dose_1000``."""
     return f"dose_{dose:.0f}"
@@ -266,7 +279,7 @@ def read_study(study: str | Path) -> dict[str, Any]:
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(path, "design", f"{error}", "the design that `fly64 design` wrote") from None
 
-
+# %% ../nbs/00_design.ipynb #e5e0bd71
 def check_same_study(study: str | Path, design: StudyDesign, base_digest: str | None = None) -> None:
     """Refuse another design (or base) than the study root was made with; ValueError names each difference."""
     record = read_study(study)
@@ -295,7 +308,8 @@ def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None
         if isinstance(read, Base):
             return read, None
         seed = int(job_seed(design.simulation_seed, "recover").generate_state(1)[0] >> 1)
-        return recover_base(read, design.lsqml_settings(seed, design.recover_epochs), on_epoch)
+        settings = replace(design.lsqml_settings(seed, design.recover_epochs), update_probe=True)   # here it is not known yet
+        return recover_base(read, settings, on_epoch)
     p = get_profile(design.profile)
     probe = builtin_probe(design.patch_size)
     guard = footprint_extent(probe, design.footprint_energy)[0] + 1 if design.guard_band is None else design.guard_band
@@ -318,7 +332,7 @@ def suitable_design(design: StudyDesign, base: Base) -> StudyDesign:
             raise ValueError(f"mode 'thin': dose {max(design.doses):g} is above the measured {measured:.4g} photons per exposure")
     return replace(design, patch_size=base.window)
 
-
+# %% ../nbs/00_design.ipynb #5bd52723
 def build_design_job(study: str | Path, design: StudyDesign, base_file: str | Path | None = None) -> Job:
     """The job that freezes ``study.json`` and ``base.npz``."""
     import os

@@ -49,7 +49,7 @@ def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str |
         return None
     return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
 
-
+# %% ../nbs/05_lsqml.ipynb #8c8c738f
 def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ReconstructionJob], list[dict[str, Any]]]:
     """Reconstruction jobs of a study in fixed order, and a row with the reason for each condition that is left out.
 
@@ -85,7 +85,7 @@ def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: boo
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 
-
+# %% ../nbs/05_lsqml.ipynb #1efb14c2
 def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path | None = None, threads: int = 1,
                    running: Running | None = None) -> subprocess.CompletedProcess:
     """Run one reconstruction; its input is validated before a process is started.

@@ -68,7 +68,7 @@ def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -
             exclusions[free] -= fewer[free]
     return np.sort(order[np.array(kept, int)])
 
-
+# %% ../nbs/03_overlap.ipynb #d65138f1
 def position_bound(height: float, width: float, spacing: float) -> int:
     """Most points with pairwise distance >= spacing in a rectangle (Oler's bound).
 
@@ -218,7 +218,7 @@ def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
                 log_path=study / "phase_d" / dose_folder(dose) / view / "overlap.log")
             for dose in design.doses for view in design.views]
 
-
+# %% ../nbs/03_overlap.ipynb #db5a0a93
 def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]]:
     """A row with numbers and reason for each view and split that was too small, in the study's order."""
     rows = []

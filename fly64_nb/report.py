@@ -96,7 +96,7 @@ def evidence_markdown(study: str | Path) -> str:
             for r in read_phase_records(study)["results"]]
     return markdown_table(pd.DataFrame(rows)) if rows else "No job has run yet."
 
-
+# %% ../nbs/07_report.ipynb #be7fd3ba
 def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
     """Positions, spacing and measured overlaps of each view and split (the same for every dose)."""
     rows = []
@@ -184,7 +184,7 @@ def _quarto_config() -> Path:
     package = Path(str(resources.files("fly64_nb")))
     return next(p for p in (package / "notebooks" / "_quarto.yml", package.parent / "_quarto.yml") if p.is_file())
 
-
+# %% ../nbs/07_report.ipynb #d64c0827
 def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     """Render the report of a study from its executed report notebook.
 

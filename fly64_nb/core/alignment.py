@@ -46,7 +46,7 @@ class Field:
             raise ValueError(f"Field.crop: {self} with a margin of {margin} px is not inside an image of {image.shape} px at {origin}")
         return image[rows, columns]
 
-
+# %% ../../nbs/core/alignment.ipynb #92f2673e
 def largest_rectangle(mask: np.ndarray) -> Field:
     """Largest axis-aligned rectangle of true pixels; ValueError if there is none.
 
@@ -128,7 +128,7 @@ class Aligned:
     ramp: tuple[float, float]
     factor: complex
 
-
+# %% ../../nbs/core/alignment.ipynb #94c0d320
 def align(truth: np.ndarray, image: np.ndarray, image_origin: tuple[int, int], field: Field, margin: int = 8,
           largest_shift: float = 4.0) -> Aligned:
     """Align a reconstruction with the truth in a field.
@@ -173,7 +173,7 @@ def align(truth: np.ndarray, image: np.ndarray, image_origin: tuple[int, int], f
     phase = true_phase(target) + np.angle(result * target.conj())
     return Aligned(result.astype(np.complex64), phase, tuple(shift.tolist()), tuple(ramp.tolist()), factor)
 
-
+# %% ../../nbs/core/alignment.ipynb #12ade03d
 def true_phase(truth: np.ndarray) -> np.ndarray:
     """Unwrapped phase of the truth in radians, with a mean within half a turn of zero."""
     phase = unwrap_phase(np.angle(truth))

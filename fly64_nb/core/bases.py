@@ -177,7 +177,7 @@ def open_compressed(path: Path) -> io.BytesIO | Path:
 def _find(arrays: dict[str, np.ndarray], what: str) -> tuple[str | None, np.ndarray | None]:
     return next(((name, arrays[name]) for name in NAMES[what] if name in arrays), (None, None))
 
-
+# %% ../../nbs/core/bases.ipynb #5e199b8a
 def zero_frequency(patterns: np.ndarray) -> tuple[str, float]:
     """Where the zero frequency of diffraction patterns lies, from the data.
 
@@ -224,7 +224,7 @@ def _read_probe(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, 
         raise FormatError(path, key, "a probe that is empty or not finite", "finite values that are not all zero")
     return modes[0], f"{key} of shape {probe.shape}" + (": first mode used" if len(modes) > 1 else "")
 
-
+# %% ../../nbs/core/bases.ipynb #2cdcc272
 def _read_counts(path: Path, arrays: dict[str, np.ndarray], n: int, window: int) -> tuple[np.ndarray, dict] | None:
     """Measured counts (n, N, N) with the zero frequency at the centre, or None if the file has none."""
     key, data = _find(arrays, "counts")
@@ -275,7 +275,7 @@ def _place(path: Path, y: np.ndarray, x: np.ndarray, window: int, shape: tuple[i
                       f"positions whose windows of {window} px lie inside the object of {shape[0]} x {shape[1]} px, "
                       "counted from its first pixel or from its middle")
 
-
+# %% ../../nbs/core/bases.ipynb #4438d0df
 def read_base_file(path: str | Path) -> Base | MeasuredScan:
     """Read a base: an NPZ with a known object, a measured scan, or a Ptychodus product in HDF5.
 
@@ -317,7 +317,7 @@ def read_base_file(path: str | Path) -> Base | MeasuredScan:
     y, x, source["placement"] = _place(path, y, x, probe.shape[-1], obj.shape)
     return Base(obj, probe, y, x, pixel_size, counts, source)
 
-
+# %% ../../nbs/core/bases.ipynb #39854f69
 def _read_product(path: Path) -> Base:
     """Base from a Ptychodus product."""
     import h5py

@@ -81,7 +81,7 @@ def refuse(error: Exception) -> typer.Exit:
     console.print(f"refused: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(2)
 
-
+# %% ../../nbs/core/cli.ipynb #8d684439
 def carry_out(title: str, study: Path, jobs: Sequence[Any], skipped: list[dict], manifest: str, workers: int, dry_run: bool, run: Any = None,
               everything: Sequence[Any] | None = None) -> list[Any]:
     """Run a phase's jobs and write its manifest and ``skip_summary.json``; returns the results."""
@@ -151,7 +151,7 @@ def run_generate(study: Path, dose: Sequence[float] = (), workers: int = 0, dry_
     jobs, skipped = require_inputs(select_jobs(everything, dose), False)
     return carry_out("C datasets", study, jobs, skipped, "manifest.json", workers, dry_run, everything=everything)
 
-
+# %% ../../nbs/core/cli.ipynb #06224b09
 def run_overlap(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (), workers: int = 0, dry_run: bool = False,
                 allow_missing: bool = False) -> list[Any]:
     """Phase D: overlap views, and phase B's audit of all datasets."""
@@ -200,7 +200,7 @@ def run_compare(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (
         results = execute_comparison_jobs(jobs, study, workers or None, dry_run, reporter)
     return finish("G comparison", study, results, skipped, started, dry_run, lambda folder: None)
 
-
+# %% ../../nbs/core/cli.ipynb #d58725f9
 def run_report(study: Path, dry_run: bool = False) -> list[Any]:
     """Phase H: the report."""
     from fly64_nb.report import build_report_job, publish_report
@@ -263,7 +263,7 @@ def compare(study: Study, dose: Dose = [], view: View = [], split: SplitOption =
     except (ValueError, FileNotFoundError) as error:
         raise refuse(error) from None
 
-
+# %% ../../nbs/core/cli.ipynb #8f4b6dd1
 @app.command()
 def report(study: Study) -> None:
     """Phase H: the report, with what the study has so far; rendered with Quarto where it is installed, else with nbconvert."""
@@ -287,7 +287,7 @@ def headline_table(study: Path, split: str = "test") -> Table:
         table.add_row(*(f"{v:g}" if isinstance(v, float) and i == 0 else f"{v:.4f}" if isinstance(v, float) else str(v) for i, v in enumerate(row)))
     return table
 
-
+# %% ../../nbs/core/cli.ipynb #be38c4fc
 @app.command()
 def run(study: Study, base: BaseFile = None, mode: Mode = "simulate", profile: ProfileOption = "quick", doses: Doses = "", epochs: Epochs = 0,
         workers: Workers = 0) -> None:

@@ -111,7 +111,7 @@ def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, or
     fig.suptitle(title)
     return fig
 
-
+# %% ../../nbs/core/figures.ipynb #b81bc847
 def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin: tuple[int, int], title: str,
                     phases: Mapping[str, np.ndarray] | None = None) -> Figure:
     """Truth, each aligned method and its errors, amplitude and phase; one scale for truth and methods, one for the errors.
@@ -127,21 +127,16 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
         Unwrapped phases (``"truth"`` and the methods); by default the angles.
     """
     phases = phases or {"truth": np.angle(truth), **{n: np.angle(o) for n, o in methods.items()}}
-    columns = ["truth", *methods]
-    fig, axes = plt.subplots(4, len(columns), figsize=(5.2 * len(columns), 13), layout="constrained", squeeze=False)
-    amplitude_limits, phase_limits = robust_limits(np.abs(truth)), robust_limits(phases["truth"])
-    errors = {n: (np.abs(o) - np.abs(truth), phases[n] - phases["truth"]) for n, o in methods.items()}
-    spans = [max([float(np.percentile(np.abs(e[i]), 99)) for e in errors.values()] or [1.0]) for i in (0, 1)]
-    for k, name in enumerate(columns):
-        image = truth if name == "truth" else methods[name]
-        show_image(axes[0, k], np.abs(image), f"{name}: amplitude", "transmission", AMPLITUDE, amplitude_limits, origin)
-        show_image(axes[2, k], phases[name], f"{name}: phase", "phase (rad)", PHASE, phase_limits, origin)
-        for row, i, unit in ((1, 0, "transmission"), (3, 1, "rad")):
-            if name == "truth":
-                axes[row, k].axis("off")
-            else:
-                show_image(axes[row, k], errors[name][i], f"{name}: {'amplitude' if i == 0 else 'phase'} error", unit, ERROR,
-                           (-spans[i], spans[i]), origin)
+    amplitudes = {"truth": np.abs(truth), **{n: np.abs(o) for n, o in methods.items()}}
+    fig, axes = plt.subplots(2, 1 + 2 * len(methods), figsize=(4.3 * (1 + 2 * len(methods)), 7.6), layout="constrained", squeeze=False)
+    for row, (channel, images, unit, cmap) in enumerate((("amplitude", amplitudes, "transmission", AMPLITUDE), ("phase", phases, "rad", PHASE))):
+        limits = robust_limits(images["truth"])
+        errors = {n: images[n] - images["truth"] for n in methods}
+        span = max([float(np.percentile(np.abs(e), 99)) for e in errors.values()], default=1.0)
+        show_image(axes[row, 0], images["truth"], f"truth: {channel}", unit, cmap, limits, origin)
+        for k, name in enumerate(methods):
+            show_image(axes[row, 1 + 2 * k], images[name], f"{name}: {channel}", unit, cmap, limits, origin)
+            show_image(axes[row, 2 + 2 * k], errors[name], f"{name}: {channel} error", unit, ERROR, (-span, span), origin)
     fig.suptitle(title)
     return fig
 

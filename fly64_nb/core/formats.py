@@ -82,7 +82,7 @@ def _npy_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     shape, _, dtype = read(stream)
     return shape, dtype
 
-
+# %% ../../nbs/core/formats.ipynb #8c82b8b2
 def array_headers(source: str | os.PathLike | BinaryIO, name: str | os.PathLike | None = None) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of every array in an NPZ, from the headers alone.
 
@@ -116,7 +116,7 @@ def array_headers(source: str | os.PathLike | BinaryIO, name: str | os.PathLike 
         raise FormatError(name, None, f"{error or type(error).__name__}", "an NPZ file (a zip of NPY arrays)") from None
     return headers
 
-
+# %% ../../nbs/core/formats.ipynb #dc737d35
 def load_arrays(source: str | os.PathLike | BinaryIO, keys: list[str] | None = None, name: str | os.PathLike | None = None) -> dict[str, np.ndarray]:
     """Arrays of an NPZ, all of them or those of `keys`, read with ``allow_pickle=False`` after their headers were checked."""
     headers = array_headers(source, name)

@@ -22,6 +22,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fastcore.basics import patch
+
 from .formats import atomic_path, file_digest, write_json
 
 # %% auto #0
@@ -38,7 +40,7 @@ def notebook_path(name: str) -> Path:
             return folder / name
     raise FileNotFoundError(f"notebook {name} is neither in fly64_nb/notebooks nor in nbs/ beside the package")
 
-
+# %% ../../nbs/core/jobs.ipynb #0679f4b1
 @dataclass(frozen=True)
 class Job:
     """A phase notebook with the parameters of one condition.
@@ -89,27 +91,32 @@ class Job:
         """Folder of the outputs."""
         return self.outputs[0].parent
 
-    @property
-    def command(self) -> list[str]:
-        """Command that runs the notebook with papermill; relative to the study root."""
-        parameters = [word for key, value in self.parameters.items() for word in ("-p", key, str(value))]
-        return [sys.executable, "-m", "papermill", str(notebook_path(self.notebook)), str(self._unfinished.resolve()), "--kernel", "python3",
-                "--cwd", str(self.study), "--log-output", "--no-progress-bar", *parameters]
-
-    @property
-    def _unfinished(self) -> Path:
-        return self.executed_notebook.with_suffix(".unfinished.ipynb")
-
-    def describe(self) -> dict[str, Any]:
-        """The job as a JSON record, paths relative to the study root."""
-        relative = lambda p: os.path.relpath(p, self.study)
-        condition = {k: getattr(self, k) for k in ("dose", "view", "split", "gridsize") if getattr(self, k) is not None}
-        return {"name": f"{self.phase}/{self.name}", **condition, "notebook": self.notebook, "parameters": dict(self.parameters),
-                "inputs": [relative(p) for p in self.inputs], "outputs": [relative(p) for p in self.outputs],
-                "output_dir": relative(self.output_dir), "log_path": relative(self.log_path),
-                "executed_notebook": relative(self.executed_notebook)}
+# %% ../../nbs/core/jobs.ipynb #65c5122f
+@patch(as_prop=True)
+def unfinished_notebook(self: Job) -> Path:
+    """Where papermill writes while it runs; renamed when it has finished."""
+    return self.executed_notebook.with_suffix(".unfinished.ipynb")
 
 
+@patch(as_prop=True)
+def command(self: Job) -> list[str]:
+    """Command that runs the notebook with papermill, in the study root."""
+    parameters = [word for key, value in self.parameters.items() for word in ("-p", key, str(value))]
+    return [sys.executable, "-m", "papermill", str(notebook_path(self.notebook)), str(self.unfinished_notebook.resolve()),
+            "--kernel", "python3", "--cwd", str(self.study), "--log-output", "--no-progress-bar", *parameters]
+
+
+@patch
+def describe(self: Job) -> dict[str, Any]:
+    """The job as a JSON record, paths relative to the study root."""
+    relative = lambda p: os.path.relpath(p, self.study)
+    condition = {k: getattr(self, k) for k in ("dose", "view", "split", "gridsize") if getattr(self, k) is not None}
+    return {"name": f"{self.phase}/{self.name}", **condition, "notebook": self.notebook, "parameters": dict(self.parameters),
+            "inputs": [relative(p) for p in self.inputs], "outputs": [relative(p) for p in self.outputs],
+            "output_dir": relative(self.output_dir), "log_path": relative(self.log_path),
+            "executed_notebook": relative(self.executed_notebook)}
+
+# %% ../../nbs/core/jobs.ipynb #48c373ee
 def select_jobs(jobs: Iterable[Job], dose: Sequence[float] = (), view: Sequence[str] = (), split: Sequence[str] = (),
                 gridsize: Sequence[int] = ()) -> list[Job]:
     """Jobs whose condition is among the given ones; an empty filter lets everything pass.
@@ -182,7 +189,7 @@ def fingerprint(job: Job) -> str:
     text = json.dumps({"parameters": dict(job.parameters), "inputs": inputs, "code": code_digest(job.notebook)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-
+# %% ../../nbs/core/jobs.ipynb #0042178d
 def why_stale(job: Job) -> str | None:
     """Why a job has to run, or None if it is done and nothing changed."""
     try:
@@ -246,7 +253,7 @@ class Running:
                 except ProcessLookupError:
                     pass
 
-
+# %% ../../nbs/core/jobs.ipynb #696fff0c
 def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, threads: int = 1,
             running: Running | None = None) -> subprocess.CompletedProcess:
     """Run a job's notebook with papermill in a process of its own.
@@ -276,8 +283,8 @@ def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, threa
     job.record_path.unlink(missing_ok=True)
     started = time.perf_counter()
     done = (running or Running()).run(job.command, env=_environment(threads))
-    if job._unfinished.is_file():
-        os.replace(job._unfinished, job.executed_notebook)
+    if job.unfinished_notebook.is_file():
+        os.replace(job.unfinished_notebook, job.executed_notebook)
     absent = [p.name for p in job.outputs if not p.is_file()]
     if done.returncode == 0 and absent:
         done = subprocess.CompletedProcess(done.args, 1, done.stdout, f"{done.stderr}\nthe notebook ended without writing {', '.join(absent)}")
@@ -329,7 +336,7 @@ def last_error(stderr: str) -> str:
     errors = [line for line in lines if ": " in line and line.split(":")[0].split(".")[-1].endswith(("Error", "Exception", "Interrupt"))]
     return (errors or lines or [""])[-1]
 
-
+# %% ../../nbs/core/jobs.ipynb #466ee7c1
 def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = False,
              run: Callable[..., subprocess.CompletedProcess] = run_job,
              report: Callable[[JobResult | Job], None] | None = None) -> list[JobResult]:
@@ -378,7 +385,7 @@ def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = Fa
             raise
     return [future.result() for future in futures]
 
-
+# %% ../../nbs/core/jobs.ipynb #c891b50d
 def write_manifest(path: Path, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
     """Write a phase's manifest: its jobs and how they ended, relative to the study root.
 

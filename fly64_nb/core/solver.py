@@ -59,7 +59,7 @@ class LsqmlSettings:
         if self.noise_model not in ("poisson", "gaussian"):
             raise ValueError(f"LsqmlSettings: noise_model must be 'poisson' or 'gaussian', found {self.noise_model!r}")
 
-
+# %% ../../nbs/core/solver.ipynb #4a7b08e7
 @dataclass(frozen=True)
 class Reconstruction:
     """Object and probe that LSQML found.
@@ -180,7 +180,7 @@ def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndar
         raise DivergedError(f"LSQML diverged: object, probe or loss are not finite after {settings.epochs} epochs ({asdict(settings)})")
     return result
 
-
+# %% ../../nbs/core/solver.ipynb #f7a7094d
 def _device_name(gpu: bool) -> str:
     import platform
 
