@@ -15,6 +15,8 @@ $(VENV)/study.stamp: pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/study.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# its product reader is tested against ours, and needs nothing of the sixty packages that the rest of it needs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'ptychodus==1.7.*'
 	touch $@
 
 ## the quick study on the built-in base; ends with the headline table and the report's place

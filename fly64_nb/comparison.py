@@ -5,7 +5,6 @@
 # %% ../nbs/06_comparison.ipynb #998466fa
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from .core.alignment import Aligned, Field, align, common_field, true_phase
 from .core.formats import atomic_path, load_arrays, metadata_array, write_json, write_npz
 from .core.jobs import Job, JobResult, require_inputs, run_job, run_jobs
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
-from .design import StudyDesign, dose_folder, get_study_design, read_study
+from .design import StudyDesign, dose_folder, read_study
 from .lsqml import read_reconstruction, reconstruction_dir, skipped_view
 from .overlap import view_path
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .core.formats import (FormatError, array_headers, load_arrays, metadata_array, read_metadata, write_json,
-                                   write_npz)
+from .core.formats import FormatError, array_headers, load_arrays, metadata_array, read_metadata, write_npz
 from .core.jobs import Job
-from .core.optics import amplitude_to_counts, counts_to_amplitude, object_patches, split_position
+from .core.optics import amplitude_to_counts, object_patches, split_position
 
 # %% auto #0
 __all__ = ['SCHEMA', 'LAYOUT', 'NORMALISATION_TOLERANCE', 'Dataset', 'write_dataset', 'validate_dataset_contract', 'audit_study',

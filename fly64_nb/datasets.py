@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .contract import SCHEMA, Dataset, validate_dataset_contract, write_dataset
-from .core.bases import Base, builtin_base, read_base
-from .core.formats import job_seed, write_json
-from .core.jobs import Job, require_inputs
+from .core.bases import Base, read_base
+from .core.formats import job_seed
+from .core.jobs import Job
 from .core.optics import (counts_to_amplitude, diffraction_intensity, footprint, footprint_extent, object_patches,
                                   photon_counts, scale_probe, split_position, thin_counts)
-from .design import StudyDesign, dose_folder, get_study_design, read_study
+from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
 __all__ = ['Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'dose_counts', 'make_datasets', 'ptychi_intensity',

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .core.bases import Base, builtin_base, builtin_probe, read_base_file, recover_base, write_base
+from .core.bases import Base, builtin_base, builtin_probe, read_base_file, recover_base
 from .core.formats import FormatError, job_seed, write_json
 from .core.jobs import Job
-from .core.optics import effective_diameter, footprint_extent
+from .core.optics import footprint_extent
 from .core.solver import LsqmlSettings, Reconstruction
 
 # %% auto #0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from .contract import Dataset, validate_dataset_contract
 from .core.formats import FormatError, job_seed, load_arrays, metadata_array, read_metadata, write_npz, write_product
 from .core.jobs import Job, Running, require_inputs, run_job, write_log
 from .core.solver import LsqmlSettings, Reconstruction, reconstruct
-from .design import StudyDesign, dose_folder, environment, get_study_design, read_study
+from .design import StudyDesign, dose_folder, environment
 from .overlap import view_path
 
 # %% auto #0

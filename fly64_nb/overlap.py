@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from .contract import Dataset, validate_dataset_contract, write_dataset
 from .core.formats import job_seed, write_json
 from .core.jobs import Job
 from .core.optics import effective_diameter
-from .design import StudyDesign, dose_folder, get_study_design, read_study
+from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
 __all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'make_view', 'view_path',

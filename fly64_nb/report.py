@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -20,10 +19,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from .comparison import comparison_dir, gather_metrics, headline, pivot
+from .comparison import comparison_dir, headline
 from .core import figures
 from .core.formats import atomic_path, load_arrays
-from .core.jobs import Job, notebook_path
+from .core.jobs import Job
 from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
@@ -137,7 +136,7 @@ def gallery(study: str | Path, design: StudyDesign, split: str, channel: str, me
     cmap = figures.ERROR if error else figures.AMPLITUDE if channel == "amplitude" else figures.PHASE
     columns = list(design.views) if error else ["truth", *design.views]
     h, w = truth.shape
-    fig, axes = plt.subplots(len(design.doses), len(columns), figsize=(3 * len(columns), 3 * h / w * len(design.doses) + 0.9), layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(len(design.doses), len(columns), figsize=(3 * len(columns), (2.75 * h / w + 0.1) * len(design.doses) + 0.8), layout="constrained", squeeze=False)
     for r, dose in enumerate(design.doses):
         for c, name in enumerate(columns):
             ax, image = axes[r, c], truth if name == "truth" else images.get((dose, name))
@@ -200,7 +199,7 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     executed = nbformat.read(study / "notebooks" / "phase_h" / "report.ipynb", as_version=4)
     source = read_study(study)["base_source"]
     with atomic_path(report / "index.ipynb") as temporary:
-        nbformat.write(report_page(executed, f"Dose and overlap: {source.get('file', source['kind'])}"), temporary)
+        nbformat.write(report_page(executed, f"Dose and overlap study: {source.get('file', source['kind'])}"), temporary)
     shutil.rmtree(report / "notebooks", ignore_errors=True)
     shutil.copytree(study / "notebooks", report / "notebooks", ignore=shutil.ignore_patterns("*.json", "*.unfinished.ipynb", ".*"))
     shutil.copyfile(_quarto_config(), report / "_quarto.yml")

@@ -1,7 +1,6 @@
 """Jobs for real: papermill in a process of its own, up to date or stale, failing, interrupted."""
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys

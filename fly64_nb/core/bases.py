@@ -16,7 +16,6 @@ import numpy as np
 from scipy import fft, ndimage
 
 from .formats import MAX_BYTES, FormatError, array_digest, load_arrays, metadata_array, read_metadata, write_npz
-from .optics import effective_diameter, footprint_extent, object_windows
 from .solver import LsqmlSettings, Reconstruction, reconstruct
 
 # %% auto #0
@@ -140,7 +139,7 @@ def builtin_base(height: float, width: float, pitch: float, window: int = 64, se
     y, x = jittered_raster(height, width, pitch, 0.3, np.random.default_rng([seed, 1]))
     shape = (int(np.ceil(height)) + 2 * margin, int(np.ceil(width)) + 2 * margin)
     return Base(builtin_object(shape, seed), builtin_probe(window), y + margin, x + margin, pixel_size_m=10e-9,
-                source={"kind": "built in", "seed": seed, "height_px": height, "width_px": width, "pitch_px": pitch})
+                source={"kind": "built-in base", "seed": seed, "height_px": height, "width_px": width, "pitch_px": pitch})
 
 # %% ../../nbs/core/bases.ipynb #32512756
 NAMES = {

@@ -5,7 +5,6 @@
 # %% ../../nbs/core/cli.ipynb #1edf960c
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,7 +84,6 @@ def refuse(error: Exception) -> typer.Exit:
 def carry_out(title: str, study: Path, jobs: Sequence[Any], skipped: list[dict], manifest: str, workers: int, dry_run: bool, run: Any = None,
               everything: Sequence[Any] | None = None) -> list[Any]:
     """Run a phase's jobs and write its manifest and ``skip_summary.json``; returns the results."""
-    from fly64_nb.core.formats import write_json
     from fly64_nb.core.jobs import run_job, run_jobs, write_manifest
 
     started = time.perf_counter()

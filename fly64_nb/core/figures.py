@@ -57,7 +57,7 @@ def show_base(base: Any, title: str) -> Figure:
 
 def show_patterns(data: Any, title: str, rows: Sequence[int] | None = None) -> Figure:
     """Counts and true phase of some patterns of a dataset, each kind at one scale."""
-    rows = np.linspace(0, len(data) - 1, 4).astype(int) if rows is None else np.asarray(rows)
+    rows = np.linspace(0, len(data) - 1, 3).astype(int) if rows is None else np.asarray(rows)
     counts = data.diffraction[rows].astype(float) ** 2 * data.dose / (data.window / 2) ** 2
     phases = np.angle(data.Y[rows])
     fig, axes = plt.subplots(2, len(rows), figsize=(2.9 * len(rows), 5), layout="constrained", squeeze=False)
@@ -155,7 +155,7 @@ def show_frc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: flo
 # %% ../../nbs/core/figures.ipynb #c0b074ff
 def show_heatmap(table: pd.DataFrame, title: str, label: str, limits: tuple[float, float] | None = None, ax: Axes | None = None,
                  cmap: str = "viridis") -> Figure:
-    """Heatmap over dose (rows) and view (columns) with the numbers in the cells; missing cells are hatched and say so."""
+    """Heatmap over dose (rows) and view (columns) with the numbers in the cells; missing cells are grey and say so."""
     if ax is None:
         fig, ax = plt.subplots(figsize=(1.6 + 1.3 * table.shape[1], 1.4 + 0.75 * table.shape[0]), layout="constrained")
     else:
@@ -165,8 +165,9 @@ def show_heatmap(table: pd.DataFrame, title: str, label: str, limits: tuple[floa
     shown = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     ax.set_facecolor("0.9")
     for (row, column), value in np.ndenumerate(values):
-        bright = np.isfinite(value) and shown.norm(value) > 0.6
-        ax.text(column, row, f"{value:.3f}" if np.isfinite(value) else "missing", ha="center", va="center", color="black" if bright or not np.isfinite(value) else "white")
+        luminance = np.dot(shown.cmap(shown.norm(value))[:3], (0.299, 0.587, 0.114)) if np.isfinite(value) else 1
+        ax.text(column, row, f"{value:.3f}" if np.isfinite(value) else "missing", ha="center", va="center",
+                color="black" if luminance > 0.5 else "white")
     ax.set_xticks(range(table.shape[1]), [str(c) for c in table.columns])
     ax.set_yticks(range(table.shape[0]), [f"{d:g}" for d in table.index])
     ax.set(title=title, xlabel="view", ylabel="photons per exposure")

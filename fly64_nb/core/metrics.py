@@ -111,12 +111,18 @@ def fourier_ring_correlation(truth: np.ndarray, image: np.ndarray) -> tuple[np.n
 
 
 def crossing(frequency: np.ndarray, correlation: np.ndarray, threshold: float) -> float:
-    """Frequency at which a correlation first falls below a threshold, interpolated; the last one if it never does."""
-    below = np.flatnonzero(correlation < threshold)
+    """Frequency at which a correlation falls from above a threshold to below it for the first time, interpolated.
+
+    A reconstruction can miss the lowest frequencies and be right about finer ones, so rings before the first one above the
+    threshold do not count. 0 if no ring is above it, the last frequency if it is never left.
+    """
+    above = correlation >= threshold
+    if not above.any():
+        return 0.0
+    begin = int(np.argmax(above))
+    below = begin + np.flatnonzero(~above[begin:])
     if not len(below):
         return float(frequency[-1])
     i = below[0]
-    if i == 0:
-        return float(frequency[0])
     share = (correlation[i - 1] - threshold) / (correlation[i - 1] - correlation[i])
     return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))

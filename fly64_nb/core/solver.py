@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -165,15 +166,18 @@ def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndar
         if not epochs:
             continue
         options = _task_options(settings, first, epochs, (-origin[0] - 0.5, -origin[1] - 0.5), gpu)
-        with PtychographyTask(options, diffraction_data=counts.astype(np.float32, copy=False), object_data=guess_object,
-                              probe_data=guess_probe, probe_position_x_px=np.asarray(x, np.float32),
-                              probe_position_y_px=np.asarray(y, np.float32)) as task:
-            for _ in range(epochs):
-                task.run(1)
-                losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
-                if on_epoch:
-                    on_epoch(len(losses), losses[-1])
-            guess_object, guess_probe = (task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe"))
+        with warnings.catch_warnings():
+            # pty-chi 2.2 converts a parameter to a plain number, which newer versions of torch remark upon
+            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+            with PtychographyTask(options, diffraction_data=counts.astype(np.float32, copy=False), object_data=guess_object,
+                                  probe_data=guess_probe, probe_position_x_px=np.asarray(x, np.float32),
+                                  probe_position_y_px=np.asarray(y, np.float32)) as task:
+                for _ in range(epochs):
+                    task.run(1)
+                    losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
+                    if on_epoch:
+                        on_epoch(len(losses), losses[-1])
+                guess_object, guess_probe = (task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe"))
     result = Reconstruction(guess_object[0].astype(np.complex64), guess_probe[0, 0].astype(np.complex64), origin,
                             np.array(losses), time.perf_counter() - started, _device_name(gpu), settings)
     if not all(np.isfinite(a).all() for a in (result.object, result.probe, result.loss)):

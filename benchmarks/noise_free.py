@@ -1,0 +1,46 @@
+"""How well noise-free data of the built-in base reconstruct: the baseline view, train split, of a profile.
+
+    python benchmarks/noise_free.py [--profile quick] [--epochs 30 100]
+
+Noise-free means the expected intensities themselves at 1e6 photons per exposure, not counts drawn from them. What is left is what
+the algorithm has not converged to, and what alignment and interpolation add.
+"""
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+
+from fly64_nb.comparison import compare_condition
+from fly64_nb.core.alignment import common_field
+from fly64_nb.core.optics import diffraction_intensity
+from fly64_nb.core.solver import reconstruct
+from fly64_nb.datasets import split_scan
+from fly64_nb.design import get_study_design, make_base
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[30, 100])
+    arguments = parser.parse_args()
+    design = get_study_design(arguments.profile)
+    base, _ = make_base(design)
+    rows = split_scan(base.y, base.probe).train
+    y, x = base.y[rows], base.x[rows]
+    intensity = diffraction_intensity(base.object, base.probe, y, x)
+    intensity *= 1e6 / intensity.sum((1, 2)).mean()
+    field = common_field([(y, x)], base.object.shape)
+    print(f"{len(rows)} patterns of {base.window}², field {field.shape[0]} x {field.shape[1]} px")
+    for epochs in arguments.epochs:
+        settings = replace(design.lsqml_settings(0, epochs), threads=2)
+        found = reconstruct(intensity, y, x, base.probe, settings)
+        table = compare_condition(base.object, field, {"PtyChi": (found.object, found.origin)}, design, np.inf, "baseline", "train").table
+        value = table.set_index(["channel", "metric"])["value"]
+        print(f"{epochs:4d} epochs, {found.seconds:6.1f} s: phase SSIM {value['phase', 'ssim']:.4f}, MS-SSIM {value['phase', 'ms_ssim']:.4f}, "
+              f"RMSE {value['phase', 'rmse']:.4f} rad; amplitude SSIM {value['amplitude', 'ssim']:.4f}, RMSE {value['amplitude', 'rmse']:.5f}")
+
+
+if __name__ == "__main__":
+    main()
