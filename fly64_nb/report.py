@@ -91,7 +91,7 @@ def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
 
 def evidence_markdown(study: str | Path) -> str:
     """Every executed notebook with how it ended, its seconds and its log."""
-    rows = [{"job": link(r["name"], r["executed_notebook"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": link("log", f"../{r['log_path']}")}
+    rows = [{"job": link(r["name"], r["executed_notebook"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": link("log", f"logs/{r['log_path']}.txt")}
             for r in read_phase_records(study)["results"]]
     return markdown_table(pd.DataFrame(rows)) if rows else "No job has run yet."
 
@@ -202,6 +202,11 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
         nbformat.write(report_page(executed, f"Dose and overlap study: {source.get('file', source['kind'])}"), temporary)
     shutil.rmtree(report / "notebooks", ignore_errors=True)
     shutil.copytree(study / "notebooks", report / "notebooks", ignore=shutil.ignore_patterns("*.json", "*.unfinished.ipynb", ".*"))
+    shutil.rmtree(report / "logs", ignore_errors=True)
+    for log in sorted(study.glob("phase_*/**/*.log")):          # the report is to be read without the study beside it
+        copied = report / "logs" / f"{log.relative_to(study).as_posix()}.txt"
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, copied)
     shutil.copyfile(_quarto_config(), report / "_quarto.yml")
     shutil.rmtree(site, ignore_errors=True)
     program = shutil.which("quarto") if quarto is None else quarto
@@ -231,3 +236,5 @@ def _render_with_nbconvert(report: Path, site: Path) -> None:
         body = re.sub(r'(href="(?![a-z]+:)[^"]*)\.ipynb"', r'\1.html"', body)
         with atomic_path(site / relative.with_suffix(".html")) as temporary:
             temporary.write_text(body, encoding="utf-8")
+    if (report / "logs").is_dir():
+        shutil.copytree(report / "logs", site / "logs", dirs_exist_ok=True)
