@@ -8,7 +8,6 @@ the algorithm has not converged to, and what alignment and interpolation add.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,8 +33,7 @@ def main() -> None:
     field = common_field([(y, x)], base.object.shape)
     print(f"{len(rows)} patterns of {base.window}², field {field.shape[0]} x {field.shape[1]} px")
     for epochs in arguments.epochs:
-        settings = replace(design.lsqml_settings(0, epochs), threads=2)
-        found = reconstruct(intensity, y, x, base.probe, settings)
+        found = reconstruct(intensity, y, x, base.probe, design.lsqml_settings(0, epochs))
         table = compare_condition(base.object, field, {"PtyChi": (found.object, found.origin)}, design, np.inf, "baseline", "train").table
         value = table.set_index(["channel", "metric"])["value"]
         print(f"{epochs:4d} epochs, {found.seconds:6.1f} s: phase SSIM {value['phase', 'ssim']:.4f}, MS-SSIM {value['phase', 'ms_ssim']:.4f}, "

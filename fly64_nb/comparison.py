@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from .core.alignment import Aligned, Field, align, common_field, true_phase
-from .core.formats import atomic_path, load_arrays, metadata_array, write_json, write_npz
-from .core.jobs import Job, JobResult, require_inputs, run_job, run_jobs
+from .core.formats import atomic_path, load_arrays, metadata_array, write_npz
+from .core.jobs import Job, JobResult, require_inputs, run_job, run_jobs, write_manifest
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
 from .design import StudyDesign, dose_folder, read_study
 from .lsqml import read_reconstruction, reconstruction_dir, skipped_view
@@ -103,8 +103,19 @@ def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing:
 
 # %% ../nbs/06_comparison.ipynb #00f7f455
 def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int | None = None, dry_run: bool = False,
-                            report: Callable[[JobResult | Job], None] | None = None) -> list[JobResult]:
+                            report: Callable[[JobResult | Job], None] | None = None,
+                            everything: Sequence[ComparisonJob] | None = None) -> list[JobResult]:
     """Run comparisons, write ``comparison_manifest.json`` and ``comparison_summary.txt``, and gather ``metrics.csv``.
+
+    Parameters
+    ----------
+    jobs : sequence of ComparisonJob
+        The jobs to run.
+    study : path
+    workers, dry_run, report
+        As for `run_jobs`.
+    everything : sequence of ComparisonJob, optional
+        All comparisons of the study, when `jobs` are some of them: the manifest lists them all.
 
     Returns
     -------
@@ -113,17 +124,14 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
     """
     study = Path(study)
     results = run_jobs(jobs, workers, dry_run, run_job, report)
-    executed = [r for r in results if r.status in ("done", "failed")]
-    n_success = sum(r.status == "done" for r in executed)
-    write_json(study / "phase_g" / "comparison_manifest.json",
-               {"n_jobs": len(jobs), "n_executed": len(executed), "n_success": n_success, "n_failed": len(executed) - n_success,
-                "n_up_to_date": sum(r.status == "up to date" for r in results), "jobs": [j.describe() for j in jobs],
-                "execution_results": [r.describe() for r in results]})
+    ended = write_manifest(study / "phase_g" / "comparison_manifest.json", everything or jobs, results)
     if not dry_run:
         table = gather_metrics(study)
-        lines = [f"{len(jobs)} comparisons: {n_success} done now, {len(executed) - n_success} failed, "
-                 f"{len(results) - len(executed)} up to date", ""]
-        lines += [f"{r.status:>10}  {r.job.name}  {r.detail if r.status == 'failed' else ''}".rstrip() for r in results]
+        with atomic_path(study / "metrics.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        lines = [f"{len(everything or jobs)} comparisons: {sum(r['status'] == 'done' for r in ended)} done, "
+                 f"{sum(r['status'] == 'failed' for r in ended)} failed", ""]
+        lines += [f"{r['status']:>10}  {r['name']}  {r['detail'] if r['status'] == 'failed' else ''}".rstrip() for r in ended]
         if len(table):
             lines += ["", headline(table).to_string()]
         with atomic_path(study / "phase_g" / "comparison_summary.txt") as temporary:
@@ -132,15 +140,12 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
 
 # %% ../nbs/06_comparison.ipynb #fc3ea7f5
 def gather_metrics(study: str | Path) -> pd.DataFrame:
-    """Gather every condition's ``metrics.csv`` into the study's, in the study's order, and return it."""
+    """Every condition's ``metrics.csv`` in one table, in the study's order."""
     study = Path(study)
     design = read_study(study)["design"]
     files = [comparison_dir(study, d, v, s) / "metrics.csv" for d in design.doses for v in design.views for s in design.splits]
     tables = [pd.read_csv(f) for f in files if f.is_file()]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRICS_COLUMNS)
-    with atomic_path(study / "metrics.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    return table
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRICS_COLUMNS)
 
 
 def pivot(table: pd.DataFrame, metric: str, channel: str, method: str, split: str) -> pd.DataFrame:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from .contract import Dataset, validate_dataset_contract
 from .core.formats import FormatError, job_seed, load_arrays, metadata_array, read_metadata, write_npz, write_product
 from .core.jobs import Job, Running, require_inputs, run_job, write_log
-from .core.solver import LsqmlSettings, Reconstruction, reconstruct
+from .core.solver import Reconstruction, reconstruct
 from .design import StudyDesign, dose_folder, environment
 from .overlap import view_path
 
@@ -85,7 +84,7 @@ def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: boo
     return ready, skipped + missing
 
 # %% ../nbs/05_lsqml.ipynb #1efb14c2
-def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path | None = None, threads: int = 1,
+def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path | None = None,
                    running: Running | None = None) -> subprocess.CompletedProcess:
     """Run one reconstruction; its input is validated before a process is started.
 
@@ -96,7 +95,7 @@ def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path
         Return command, output folder and log path as standard output, and run nothing.
     log_path : path, optional
         Instead of the job's own.
-    threads, running
+    running : Running, optional
         As for `run_job`.
 
     Returns
@@ -111,15 +110,14 @@ def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path
             message = f"FormatError: {refusal}"
             write_log(Path(log_path or job.log_path), f"{job.phase}/{job.name}", job.command, 2, "", message)
             return subprocess.CompletedProcess(job.command, 2, "", message)
-    return run_job(job, dry_run, log_path, threads, running)
+    return run_job(job, dry_run, log_path, running)
 
 # %% ../nbs/05_lsqml.ipynb #80e947b8
 def reconstruct_dataset(data: Dataset, design: StudyDesign, on_epoch=None) -> Reconstruction:
     """LSQML on a dataset with the design's settings and the seed of its condition."""
     condition = ("lsqml", data.dose, data.metadata.get("view", "baseline"), data.metadata["split"])
     seed = int(job_seed(design.simulation_seed, *condition).generate_state(1)[0] >> 1)
-    settings = LsqmlSettings(**{**asdict(design.lsqml_settings(seed)), "threads": int(os.environ.get("FLY64_THREADS", "1"))})
-    return reconstruct(data.counts(), data.y, data.x, data.probe, settings, on_epoch)
+    return reconstruct(data.counts(), data.y, data.x, data.probe, design.lsqml_settings(seed), on_epoch)
 
 
 def write_reconstruction(folder: str | Path, found: Reconstruction, data: Dataset, name: str) -> None:

@@ -174,7 +174,7 @@ def report_page(executed: nbformat.NotebookNode, title: str) -> nbformat.Noteboo
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)
-    extra = sorted(study.glob("phase_*/*.json")) + [p for p in [study / "metrics.csv"] if p.is_file()]
+    extra = [p for p in (*sorted(study.glob("phase_[a-g]/*.json")), study / "metrics.csv") if p.is_file()]
     return Job(phase="phase_h", name="report", notebook="07_report.ipynb", study=study, parameters={"study": "."},
                inputs=(study / "study.json", *extra), outputs=(study / "report" / "headline.csv",), log_path=study / "phase_h" / "report.log")
 

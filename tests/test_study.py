@@ -72,10 +72,11 @@ def test_products_hold_what_the_reconstruction_holds(study):
 
 
 def test_run_again_does_no_work_and_says_so(study):
-    before = (study / "metrics.csv").read_bytes()
+    files = [study / "metrics.csv", *study.glob("phase_*/*manifest.json")]
+    before = [f.read_bytes() for f in files]
     done = fly64("run", study, "--profile", "tiny", "--doses", "1e4")
-    assert "nothing to do: all 19 jobs are up to date" in done.stdout
-    assert (study / "metrics.csv").read_bytes() == before
+    assert "nothing to do: all 19 jobs are up to date" in done.stdout, done.stdout
+    assert [f.read_bytes() for f in files] == before
 
 
 def test_the_same_condition_made_anew_gives_the_same_numbers(study, tmp_path):

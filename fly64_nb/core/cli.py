@@ -71,7 +71,7 @@ class Reporter:
             if event.status == "failed" or (event.status == "done" and not console.is_terminal):
                 console.print(f"[{self.done}/{self.total}] {event.job.phase}/{event.job.name}: {event.status} in {event.seconds:.1f} s"
                               + (f" (return code {event.returncode}; {event.detail}; log {event.job.log_path})" if event.status == "failed" else ""),
-                              style="red" if event.status == "failed" else None, highlight=False, markup=False)
+                              style="red" if event.status == "failed" else None, highlight=False, markup=False, soft_wrap=True)
         self.progress.update(self.task, completed=self.done, now=", ".join(self.running))
 
 
@@ -195,7 +195,7 @@ def run_compare(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (
     jobs = select_jobs(everything, dose, view, split, gridsize)
     started = time.perf_counter()
     with Reporter("G comparison", len(jobs)) as reporter:
-        results = execute_comparison_jobs(jobs, study, workers or None, dry_run, reporter)
+        results = execute_comparison_jobs(jobs, study, workers or None, dry_run, reporter, everything)
     return finish("G comparison", study, results, skipped, started, dry_run, lambda folder: None)
 
 # %% ../../nbs/core/cli.ipynb #d58725f9

@@ -209,10 +209,9 @@ def why_stale(job: Job) -> str | None:
     return None if job.executed_notebook.is_file() else "its executed notebook is missing"
 
 # %% ../../nbs/core/jobs.ipynb #ee5794ee
-def _environment(threads: int) -> dict[str, str]:
-    count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
-                                             "TF_NUM_INTRAOP_THREADS")}
-    return {**os.environ, **count, "FLY64_THREADS": str(threads), "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+def _environment() -> dict[str, str]:
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+    return {**os.environ, **one, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
 def write_log(path: Path, condition: str, command: Sequence[str], returncode: int, stdout: str, stderr: str) -> None:
@@ -254,8 +253,7 @@ class Running:
                     pass
 
 # %% ../../nbs/core/jobs.ipynb #696fff0c
-def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, threads: int = 1,
-            running: Running | None = None) -> subprocess.CompletedProcess:
+def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, running: Running | None = None) -> subprocess.CompletedProcess:
     """Run a job's notebook with papermill in a process of its own.
 
     Parameters
@@ -265,8 +263,6 @@ def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, threa
         Return the command, output folder and log path as standard output, and run nothing.
     log_path : path, optional
         Instead of the job's own.
-    threads : int
-        CPU threads that the numerical libraries may use.
     running : Running, optional
         Where to register the process, so that it can be ended from another thread.
 
@@ -282,7 +278,7 @@ def run_job(job: Job, dry_run: bool = False, log_path: Path | None = None, threa
     job.executed_notebook.parent.mkdir(parents=True, exist_ok=True)
     job.record_path.unlink(missing_ok=True)
     started = time.perf_counter()
-    done = (running or Running()).run(job.command, env=_environment(threads))
+    done = (running or Running()).run(job.command, env=_environment())
     if job.unfinished_notebook.is_file():
         os.replace(job.unfinished_notebook, job.executed_notebook)
     absent = [p.name for p in job.outputs if not p.is_file()]
@@ -346,7 +342,7 @@ def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = Fa
     ----------
     jobs : sequence of Job
     workers : int, optional
-        Jobs at a time; by default as many as cores. The cores are shared out among them.
+        Jobs at a time; by default as many as cores. The numbers do not depend on it.
     dry_run : bool
     run : callable
         Runs one job; takes what `run_job` takes.
@@ -359,7 +355,6 @@ def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = Fa
         After every running process was ended.
     """
     workers = max(1, min(workers or available_cores(), len(jobs) or 1))
-    threads = max(1, available_cores() // workers)
     running, tell = Running(), report or (lambda event: None)
 
     def one(job: Job) -> JobResult:
@@ -370,7 +365,7 @@ def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = Fa
             return JobResult(job, "up to date", 0)
         tell(job)
         started = time.perf_counter()
-        done = run(job, threads=threads, running=running)
+        done = run(job, running=running)
         return JobResult(job, "done" if done.returncode == 0 else "failed", done.returncode, time.perf_counter() - started,
                          f"ran because {stale}" if done.returncode == 0 else last_error(done.stderr))
 
@@ -386,17 +381,20 @@ def run_jobs(jobs: Sequence[Job], workers: int | None = None, dry_run: bool = Fa
     return [future.result() for future in futures]
 
 # %% ../../nbs/core/jobs.ipynb #c891b50d
-def write_manifest(path: Path, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
-    """Write a phase's manifest: its jobs and how they ended, relative to the study root.
+def write_manifest(path: Path, jobs: Sequence[Job], results: Sequence[JobResult]) -> list[dict[str, Any]]:
+    """Write a phase's manifest, its jobs and how the last run of each ended, relative to the study root; returns the latter.
 
-    Results of earlier runs for jobs that were not part of this one are kept.
+    A job that was up to date or not part of this run keeps the row of the run that made it.
     """
-    rows = {r.job.record_path: r.describe() for r in results}
-    old = {}
+    rows = {f"{job.phase}/{job.name}": None for job in jobs}
     if path.is_file():
-        old = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8")).get("execution_results", [])}
-    merged = [rows.get(job.record_path) or old.get(f"{job.phase}/{job.name}") for job in jobs]
-    for row in merged:        # a job that needed no run keeps the seconds of the run that made it
-        if row and row["status"] == "up to date" and old.get(row["name"], {}).get("seconds"):
-            row["seconds"] = old[row["name"]]["seconds"]
-    write_json(path, {"jobs": [job.describe() for job in jobs], "execution_results": [row for row in merged if row]})
+        rows |= {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["execution_results"] if row["name"] in rows}
+    for result in results:
+        row = result.describe()
+        if result.status != "up to date" or not rows.get(row["name"]) or rows[row["name"]]["status"] != "done":
+            rows[row["name"]] = row
+    ended = [row for row in rows.values() if row]
+    counts = {"n_jobs": len(jobs), "n_executed": sum(row["status"] in ("done", "failed") for row in ended),
+              "n_success": sum(row["status"] == "done" for row in ended), "n_failed": sum(row["status"] == "failed" for row in ended)}
+    write_json(path, {**counts, "jobs": [job.describe() for job in jobs], "execution_results": ended})
+    return ended

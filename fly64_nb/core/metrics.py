@@ -20,8 +20,11 @@ _SMALLEST_SCALE_PX = 11
 
 
 def ms_ssim_scales(shape: tuple[int, int]) -> int:
-    """Number of MS-SSIM scales (at most five) whose smallest still holds an 11-px window."""
-    return int(np.clip(np.floor(np.log2(min(shape) / _SMALLEST_SCALE_PX)) + 1, 0, len(MS_SSIM_WEIGHTS)))
+    """Number of MS-SSIM scales (at most five) whose smallest still holds an 11-px window, and that torchmetrics accepts."""
+    window, size = _SMALLEST_SCALE_PX, min(shape)
+    # torchmetrics wants the window to fit after a division by (scales - 1)^2: 99 px for four scales, where 88 would do
+    fits = [s for s in range(1, len(MS_SSIM_WEIGHTS) + 1) if size >= window * max(2 ** (s - 1), (s - 1) ** 2)]
+    return max(fits, default=0)
 
 
 def ms_ssim(truth: np.ndarray, image: np.ndarray, data_range: float, sigma: float = 1.0) -> float:

@@ -39,7 +39,7 @@ class LsqmlSettings:
     seed : int
         Seeds the order of the batches.
     threads : int
-        CPU threads of torch. Results of compact batches depend on it in the last digits.
+        CPU threads of torch. Results of compact batches depend on it in the last digits, so a study keeps it at one.
     device : str
         ``"cpu"``, or ``"gpu"`` (``"auto"`` takes a GPU when there is one).
     """
