@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .core.bases import Base, builtin_base, builtin_probe, read_base_file, recover_base
+from .core.bases import Base, MeasuredScan, builtin_base, builtin_probe, read_base_file, recover_base
 from .core.formats import FormatError, job_seed, write_json
 from .core.jobs import Job
 from .core.optics import footprint_extent
@@ -316,8 +316,8 @@ def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None
     return builtin_base(2 * p.height + guard, p.width, p.pitch, design.patch_size), None
 
 
-def suitable_design(design: StudyDesign, base: Base) -> StudyDesign:
-    """The design with the base's window as patch size.
+def suitable_design(design: StudyDesign, base: Base | MeasuredScan) -> StudyDesign:
+    """The design with the base's window as patch size; a measured scan will do before it is recovered.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def suitable_design(design: StudyDesign, base: Base) -> StudyDesign:
         measured = base.counts.sum((1, 2), dtype=np.float64).mean()
         if max(design.doses) > measured:
             raise ValueError(f"mode 'thin': dose {max(design.doses):g} is above the measured {measured:.4g} photons per exposure")
-    return replace(design, patch_size=base.window)
+    return replace(design, patch_size=base.probe.shape[-1])
 
 # %% ../nbs/00_design.ipynb #5bd52723
 def build_design_job(study: str | Path, design: StudyDesign, base_file: str | Path | None = None) -> Job:

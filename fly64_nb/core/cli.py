@@ -120,8 +120,8 @@ def fail_if_failed(results: Sequence[Any]) -> None:
 # %% ../../nbs/core/cli.ipynb #e7dc1a3e
 def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, epochs: int, workers: int = 1) -> list[Any]:
     """Phase A: freeze the design and the base, or check that the study root has the same."""
-    from fly64_nb.core.formats import FormatError
-    from fly64_nb.design import build_design_job, check_same_study, get_study_design, read_study
+    from fly64_nb.core.bases import read_base_file
+    from fly64_nb.design import build_design_job, check_same_study, get_study_design, read_study, suitable_design
 
     changes: dict[str, Any] = {}
     if doses:
@@ -129,11 +129,13 @@ def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: s
     if epochs:
         changes |= {"epochs": epochs, "start_epochs": min(epochs, get_study_design(profile).start_epochs)}
     design = get_study_design(profile, mode=mode, **changes)
-    if base is not None and not base.is_file():
-        raise FormatError(base, None, "no file", "a base: NPZ (also .bz2, .gz) or Ptychodus product")
+    if mode == "thin" and base is None:
+        raise ValueError("mode 'thin' needs measured counts: pass a measured scan with --base")
     if (study / "study.json").is_file():
         kept = read_study(study)["design"]
         check_same_study(study, replace(design, patch_size=kept.patch_size) if base else design)
+    elif base is not None:
+        suitable_design(design, read_base_file(base))           # refuses a wrong file before anything is made
     study.mkdir(parents=True, exist_ok=True)
     results = carry_out("A design", study, [build_design_job(study, design, base)], [], "design_manifest.json", 1, False)
     return results
