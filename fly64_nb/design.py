@@ -55,7 +55,7 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(70, 80, 6, 32, 6, 3, 6),
-    "quick": Profile(212, 240, 4.9, 64, 30, 10, 60),
+    "quick": Profile(212, 240, 5.2, 64, 30, 10, 60),
     "full": Profile(300, 360, 4.5, 64, 100, 10, 200),
     "paper": Profile(460, 560, 4.0, 64, 200, 10, 400),
 }
