@@ -104,44 +104,26 @@ class StudyDesign:
 
     Attributes
     ----------
-    profile : str
-        Name of the profile that gave the sizes.
-    mode : str
-        ``"simulate"``: Poisson counts of the base's object and probe; ``"thin"``: measured counts, thinned.
+    profile, mode : str
+        Where sizes and epochs come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned).
     doses : tuple of float
         Mean photons per exposure, ascending.
     overlap_targets : mapping of str to float
-        Views other than ``baseline`` with their overlap target in [0, 1). Order of the views: baseline, then by falling overlap.
-    gridsizes : tuple of int
-        Group sizes as squares: a network input has ``C = gridsize**2`` patterns.
-    neighbor_count : int
-        K: a group is a seed and C-1 of its K nearest neighbours (K >= C).
-    groups_per_seed : int
-        Groups asked for per seed position; more than one uses K-choose-C combinations.
-    patch_size : int
-        Side N of the window in pixels.
-    reference_diameter : str
-        ``"probe"`` (effective diameter D of the probe) or ``"window"`` (N): what the overlap refers to.
-    guard_band : float or None
-        Smallest distance in y between train and test positions in pixels; None: the height of the probe's footprint.
-    footprint_energy : float
-        Share of the probe's energy that counts as illuminated.
-    split_axis : str
-        ``"y"``: the only axis that is implemented.
+        Overlap in [0, 1) of each view besides ``baseline``; the views are ordered by falling overlap.
+    gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
+        A network input is a seed and C-1 of its K nearest neighbours, C = gridsize^2 <= K; more than one group a seed uses K-choose-C.
+    patch_size, reference_diameter : int, str
+        Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
+    guard_band, footprint_energy, split_axis : float or None, float, str
+        Smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
     simulation_seed, grouping_seed, subsampling_seed : int
         Seeds of the noise, of the groups and of the choice of positions.
-    ms_ssim_sigma : float
-        Width in pixels of the Gaussian window of SSIM and MS-SSIM.
-    frc_threshold : float
-        Correlation at which the Fourier ring correlation sets the resolution.
+    ms_ssim_sigma, frc_threshold : float
+        Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
     minimum_positions : int
         A view of fewer positions in a split is skipped, and recorded as such.
-    epochs, start_epochs, recover_epochs : int
-        See `Profile`.
-    noise_model : str
-        Likelihood of LSQML, ``"poisson"`` or ``"gaussian"``.
-    update_probe : bool
-        Whether LSQML refines the probe of the base or takes it as known. Refining it from few photons costs quality.
+    epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool
+        Of LSQML, see `LsqmlSettings`; the probe is known by default, because refining it from few photons costs quality.
     """
     profile: str = "quick"
     mode: str = "simulate"

@@ -43,5 +43,5 @@ def test_phase_notebook_has_the_shape_that_papermill_needs(name):
     notebook = nbformat.read(REPOSITORY / "nbs" / name, as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code"]
     assert sum("parameters" in c.metadata.get("tags", []) for c in code) == 1
-    assert all(len(c.source.splitlines()) <= 120 for c in code)
+    assert all(len(c.source.splitlines()) <= 60 for c in code)
     assert json.dumps([c.get("outputs", []) for c in code]).count("Traceback") == 0
