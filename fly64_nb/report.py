@@ -148,7 +148,7 @@ def gallery(study: str | Path, design: StudyDesign, split: str, channel: str, me
             if r == 0:
                 ax.set_title(name)
             if c == 0:
-                ax.set_ylabel(f"{dose:g} photons")
+                ax.set_ylabel(f"{dose:g}\nphotons", fontsize=9)
     fig.colorbar(shown, ax=axes, label="transmission" if channel == "amplitude" else "rad", shrink=0.6, aspect=40)
     fig.suptitle(f"{channel.capitalize()}, {split} split, {method}: {h} x {w} px")
     return fig
