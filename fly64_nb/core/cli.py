@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -281,12 +280,12 @@ def headline_table(study: Path, split: str = "test") -> Table:
     from fly64_nb.comparison import headline
 
     rows = headline(pd.read_csv(study / "metrics.csv"), split).reset_index()
-    table = Table(title=f"Against the truth, {split} split", box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 2, 0, 0))
     short = ("dose", "view", "method", "phase\nMS-SSIM", "(publ.)", "phase\nRMSE", "amp.\nSSIM", "amp.\nRMSE", "FRC50")
     for name in short if len(short) == len(rows.columns) else rows.columns:
         table.add_column(name, justify="left" if name in ("view", "method") else "right", no_wrap=True)
     for row in rows.itertuples(index=False):
-        table.add_row(*(f"{v:g}" if isinstance(v, float) and i == 0 else f"{v:.4f}" if isinstance(v, float) else str(v) for i, v in enumerate(row)))
+        table.add_row(*(f"{v:g}" if isinstance(v, float) and i == 0 else f"{v:.3f}" if isinstance(v, float) else str(v) for i, v in enumerate(row)))
     return table
 
 # %% ../../nbs/core/cli.ipynb #be38c4fc
