@@ -85,7 +85,7 @@ def show_view(positions: Mapping[str, tuple[np.ndarray, np.ndarray]], record: Ma
     right.axvline(record["spacing_px"], color="k", ls="--", lw=1, label=f"S = {record['spacing_px']:.1f} px")
     right.axvline(record["reference_diameter_px"], color="k", ls=":", lw=1, label=f"D = {record['reference_diameter_px']:.1f} px")
     right.set(title="Distance to the nearest neighbour", xlabel="distance (px)", ylabel="positions")
-    left.legend(loc="upper right"), right.legend()
+    left.legend(loc="center"), right.legend()         # in the guard band, where no position is
     return fig
 
 # %% ../../nbs/core/figures.ipynb #624b4606
@@ -128,7 +128,8 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
     """
     phases = phases or {"truth": np.angle(truth), **{n: np.angle(o) for n, o in methods.items()}}
     amplitudes = {"truth": np.abs(truth), **{n: np.abs(o) for n, o in methods.items()}}
-    fig, axes = plt.subplots(2, 1 + 2 * len(methods), figsize=(4.3 * (1 + 2 * len(methods)), 7.6), layout="constrained", squeeze=False)
+    columns, (h, w) = 1 + 2 * len(methods), truth.shape
+    fig, axes = plt.subplots(2, columns, figsize=(4.3 * columns, 2 * (3.5 * h / w + 0.8) + 0.4), layout="constrained", squeeze=False)
     for row, (channel, images, unit, cmap) in enumerate((("amplitude", amplitudes, "transmission", AMPLITUDE), ("phase", phases, "rad", PHASE))):
         limits = robust_limits(images["truth"])
         errors = {n: images[n] - images["truth"] for n in methods}
