@@ -391,7 +391,10 @@ def write_manifest(path: Path, jobs: Sequence[Job], results: Sequence[JobResult]
         rows |= {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["execution_results"] if row["name"] in rows}
     for result in results:
         row = result.describe()
-        if result.status != "up to date" or not rows.get(row["name"]) or rows[row["name"]]["status"] != "done":
+        old = rows.get(row["name"])
+        if result.status == "preview" and old:
+            rows[row["name"]] = {**old, "preview": result.detail}          # looking at a job does not undo it
+        elif result.status != "up to date" or not old or old["status"] != "done":
             rows[row["name"]] = row
     ended = [row for row in rows.values() if row]
     counts = {"n_jobs": len(jobs), "n_executed": sum(row["status"] in ("done", "failed") for row in ended),
