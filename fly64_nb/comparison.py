@@ -81,23 +81,21 @@ def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing:
     """
     study = Path(study)
     jobs, skipped = [], []
-    for dose in design.doses:
-        for view in design.views:
-            for split in design.splits:
-                folder = comparison_dir(study, dose, view, split)
-                others = [view_path(study, dose, v, split) for v in design.views if skipped_view(study, dose, v, split) is None]
-                job = ComparisonJob(
-                    phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
-                    view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
-                    parameters={"study": ".", "dose": dose, "view": view, "split": split},
-                    inputs=(reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz", *others, study / "study.json"),
-                    outputs=(folder / "metrics.csv", folder / "aligned.npz", folder / "comparison.png", folder / "frc.png"),
-                    log_path=folder / "comparison.log")
-                reason = skipped_view(study, dose, view, split)
-                if reason:
-                    skipped.append({**job.describe(), "reason": reason})
-                else:
-                    jobs.append(job)
+    for dose, view, split in design.conditions:
+        folder = comparison_dir(study, dose, view, split)
+        others = [view_path(study, dose, v, split) for v in design.views if skipped_view(study, dose, v, split) is None]
+        job = ComparisonJob(
+            phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
+            view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
+            parameters={"study": ".", "dose": dose, "view": view, "split": split},
+            inputs=(reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz", *others, study / "study.json"),
+            outputs=(folder / "metrics.csv", folder / "aligned.npz", folder / "comparison.png", folder / "frc.png"),
+            log_path=folder / "comparison.log")
+        reason = skipped_view(study, dose, view, split)
+        if reason:
+            skipped.append({**job.describe(), "reason": reason})
+        else:
+            jobs.append(job)
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 
@@ -143,7 +141,7 @@ def gather_metrics(study: str | Path) -> pd.DataFrame:
     """Every condition's ``metrics.csv`` in one table, in the study's order."""
     study = Path(study)
     design = read_study(study)["design"]
-    files = [comparison_dir(study, d, v, s) / "metrics.csv" for d in design.doses for v in design.views for s in design.splits]
+    files = [comparison_dir(study, *condition) / "metrics.csv" for condition in design.conditions]
     tables = [pd.read_csv(f) for f in files if f.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRICS_COLUMNS)
 

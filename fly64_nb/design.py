@@ -169,6 +169,12 @@ def splits(self: StudyDesign) -> tuple[str, ...]:
     return ("train", "test")
 
 
+@patch(as_prop=True)
+def conditions(self: StudyDesign) -> tuple[tuple[float, str, str], ...]:
+    """Every (dose, view, split) in the study's order."""
+    return tuple((dose, view, split) for dose in self.doses for view in self.views for split in self.splits)
+
+
 @patch
 def spacing(self: StudyDesign, view: str, diameter: float) -> float:
     """Minimum centre spacing S = (1 - overlap) D of a view in pixels; 0 for the baseline."""

@@ -65,21 +65,19 @@ def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: boo
     """
     study = Path(study)
     jobs, skipped = [], []
-    for dose in design.doses:
-        for view in design.views:
-            for split in design.splits:
-                folder = reconstruction_dir(study, dose, view, split)
-                job = ReconstructionJob(
-                    phase="phase_f", name=f"{dose_folder(dose)}/{view}_{split}", notebook="05_lsqml.ipynb", study=study, dose=dose,
-                    view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
-                    parameters={"study": ".", "dose": dose, "view": view, "split": split},
-                    inputs=(view_path(study, dose, view, split), study / "study.json"),
-                    outputs=(folder / "ptychi_reconstruction.npz", folder / "product.h5"), log_path=folder / "ptychi.log")
-                reason = skipped_view(study, dose, view, split)
-                if reason:
-                    skipped.append({**job.describe(), "reason": reason})
-                else:
-                    jobs.append(job)
+    for dose, view, split in design.conditions:
+        folder = reconstruction_dir(study, dose, view, split)
+        job = ReconstructionJob(
+            phase="phase_f", name=f"{dose_folder(dose)}/{view}_{split}", notebook="05_lsqml.ipynb", study=study, dose=dose,
+            view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
+            parameters={"study": ".", "dose": dose, "view": view, "split": split},
+            inputs=(view_path(study, dose, view, split), study / "study.json"),
+            outputs=(folder / "ptychi_reconstruction.npz", folder / "product.h5"), log_path=folder / "ptychi.log")
+        reason = skipped_view(study, dose, view, split)
+        if reason:
+            skipped.append({**job.describe(), "reason": reason})
+        else:
+            jobs.append(job)
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 

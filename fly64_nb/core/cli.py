@@ -118,7 +118,7 @@ def fail_if_failed(results: Sequence[Any]) -> None:
         raise typer.Exit(1)
 
 # %% ../../nbs/core/cli.ipynb #e7dc1a3e
-def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, epochs: int, workers: int = 1) -> list[Any]:
+def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, epochs: int) -> list[Any]:
     """Phase A: freeze the design and the base, or check that the study root has the same."""
     from fly64_nb.core.bases import read_base_file
     from fly64_nb.design import build_design_job, check_same_study, get_study_design, read_study, suitable_design
