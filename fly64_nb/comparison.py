@@ -5,6 +5,7 @@
 # %% ../nbs/06_comparison.ipynb #998466fa
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .contract import Dataset, validate_dataset_contract
 from .core.alignment import Aligned, Field, align, common_field, true_phase
-from .core.formats import atomic_path, load_arrays, metadata_array, write_npz
-from .core.jobs import Job, JobResult, require_inputs, run_job, run_jobs, write_manifest
+from .core.checkpoints import read_checkpoint_record
+from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
+from .core.jobs import Job, JobResult, Running, require_inputs, run_job, run_jobs, write_log, write_manifest
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
 from .design import StudyDesign, dose_folder, read_study
-from .lsqml import read_reconstruction, reconstruction_dir, skipped_view
-from .overlap import view_path
+from .lsqml import read_reconstruction, reconstruction_dir
+from .overlap import skipped_view, view_path
+from .training import checkpoint_path, gridsize_of, reconstruct_with_network
 
 # %% auto #0
-__all__ = ['METRICS_COLUMNS', 'ring_correlations', 'compare', 'ComparisonJob', 'comparison_dir', 'build_comparison_jobs',
-           'execute_comparison_jobs', 'gather_metrics', 'pivot', 'headline', 'Comparison', 'compare_condition',
-           'study_comparison', 'write_comparison']
+__all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob',
+           'comparison_dir', 'method_files', 'build_comparison_jobs', 'expected_record', 'refuse_inputs',
+           'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'pivot', 'headline', 'Comparison', 'Image',
+           'compare_condition', 'read_image', 'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
+METHOD_ORDER = ("PtychoPINN", "Baseline", "PtyChi")
 METRICS_COLUMNS = ["dose", "view", "split", "seed", "method", "channel", "metric", "value"]
 
 
@@ -57,13 +63,22 @@ def compare(truth: np.ndarray, aligned: Aligned, sigma: float = 1.0, frc_thresho
     for channel, (frequency, correlation) in ring_correlations(truth, aligned).items():
         rows += [(channel, f"frc{frc_threshold * 100:.0f}", crossing(frequency, correlation, frc_threshold)),
                  (channel, "frc1over7", crossing(frequency, correlation, 1 / 7))]
-    rows += [("complex", "shift_y_px", aligned.shift[0]), ("complex", "shift_x_px", aligned.shift[1])]
+    rows += [("complex", "shift_y_px", aligned.shift[0]), ("complex", "shift_x_px", aligned.shift[1]),
+             ("complex", "ramp_y_cycles_per_px", aligned.ramp[0]), ("complex", "ramp_x_cycles_per_px", aligned.ramp[1]),
+             ("complex", "factor", abs(aligned.factor))]
     return rows
+
+
+def complex_correlations(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Magnitude of the complex correlation coefficient of each image with each other, means removed."""
+    centred = np.stack([i.ravel() - i.mean() for i in images.values()])
+    unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return pd.DataFrame(np.abs(unit.conj() @ unit.T), list(images), list(images))
 
 # %% ../nbs/06_comparison.ipynb #7937a789
 @dataclass(frozen=True)
 class ComparisonJob(Job):
-    """Comparison of one dose, view and split; the reconstruction comes first among the inputs."""
+    """Comparison of one dose, view and split."""
 
 
 def comparison_dir(study: str | Path, dose: float, view: str, split: str) -> Path:
@@ -71,35 +86,65 @@ def comparison_dir(study: str | Path, dose: float, view: str, split: str) -> Pat
     return Path(study) / "phase_g" / dose_folder(dose) / view / split
 
 
+def method_files(study: str | Path, design: StudyDesign, dose: float, view: str, split: str) -> dict[str, Path]:
+    """What each method's image of a condition is made from; a network whose view phase D left out of training is not among them."""
+    networks = {"PtychoPINN": view, "Baseline": "baseline"}
+    files = {method: checkpoint_path(study, design, dose, view, method) for method, trained_on in networks.items()
+             if skipped_view(study, dose, trained_on, "train") is None}
+    return {**files, "PtyChi": reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"}
+
+
 def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ComparisonJob], list[dict[str, Any]]]:
     """Comparison jobs of a study in fixed order, and a row with the reason for each condition that is left out.
 
-    Raises
-    ------
-    FileNotFoundError
-        If a reconstruction or dataset is missing, phase D gave no reason for it, and `allow_missing` is false.
+    A condition is left out when phase D gave a reason, or, with `allow_missing`, when an input is missing; without, such a job is
+    among the jobs and will fail by name.
     """
     study = Path(study)
     jobs, skipped = [], []
     for dose, view, split in design.conditions:
         folder = comparison_dir(study, dose, view, split)
-        others = [view_path(study, dose, v, split) for v in design.views if skipped_view(study, dose, v, split) is None]
+        datasets = [view_path(study, dose, v, split) for v in design.views if skipped_view(study, dose, v, split) is None]
         job = ComparisonJob(
             phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
-            view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
-            parameters={"study": ".", "dose": dose, "view": view, "split": split},
-            inputs=(reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz", *others, study / "study.json"),
-            outputs=(folder / "metrics.csv", folder / "aligned.npz", folder / "comparison.png", folder / "frc.png"),
+            view=view, split=split, gridsize=gridsize_of(design, view), parameters={"study": ".", "dose": dose, "view": view, "split": split},
+            inputs=(*method_files(study, design, dose, view, split).values(), *datasets, study / "study.json"),
+            outputs=tuple(folder / name for name in ("metrics.csv", "aligned.npz", "comparison.png", "frc.png", "correlation_heatmap.png", "ms_ssim_heatmap.png")),
             log_path=folder / "comparison.log")
         reason = skipped_view(study, dose, view, split)
         if reason:
             skipped.append({**job.describe(), "reason": reason})
         else:
             jobs.append(job)
-    ready, missing = require_inputs(jobs, allow_missing)
+    if not allow_missing:
+        return jobs, skipped
+    ready, missing = require_inputs(jobs, True)
     return ready, skipped + missing
 
 # %% ../nbs/06_comparison.ipynb #00f7f455
+def expected_record(design: StudyDesign, dose: float, view: str, method: str, probe_digest: str) -> dict[str, Any]:
+    """What a checkpoint must say of itself to be used for a condition."""
+    trained_on = "baseline" if method == "Baseline" else view
+    return {"method": method, "dose": dose, "view": trained_on, "gridsize": gridsize_of(design, trained_on), "probe_digest": probe_digest}
+
+
+def refuse_inputs(job: ComparisonJob, design: StudyDesign) -> str | None:
+    """Why a comparison cannot be made from its files, or None."""
+    try:
+        for path in job.inputs:
+            if not path.is_file():
+                raise FormatError(path, None, "no file", "the file that an earlier phase writes")
+        data = load_arrays(view_path(job.study, job.dose, job.view, job.split), ["probeGuess"])
+        for method, path in method_files(job.study, design, job.dose, job.view, job.split).items():
+            if method == "PtyChi":
+                read_reconstruction(path)
+            else:
+                read_checkpoint_record(path, **expected_record(design, job.dose, job.view, method, array_digest(data["probeGuess"])))
+    except FormatError as refusal:
+        return f"FormatError: {refusal}"
+    return None
+
+
 def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int | None = None, dry_run: bool = False,
                             report: Callable[[JobResult | Job], None] | None = None,
                             everything: Sequence[ComparisonJob] | None = None) -> list[JobResult]:
@@ -118,23 +163,38 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
     Returns
     -------
     list of JobResult
-        A comparison that fails is a row; the others go on.
+        A comparison that fails is a row; the others go on. One whose input is missing or no good fails with return code 2, before
+        any of them starts.
     """
     study = Path(study)
-    results = run_jobs(jobs, workers, dry_run, run_job, report)
+    design = read_study(study)["design"]
+    refused = {} if dry_run else {job.name: why for job in jobs if (why := refuse_inputs(job, design))}
+
+    def run(job: ComparisonJob, dry_run: bool = False, running: Running | None = None) -> subprocess.CompletedProcess:
+        if job.name not in refused:
+            return run_job(job, dry_run, running=running)
+        job.record_path.unlink(missing_ok=True)
+        write_log(job.log_path, f"{job.phase}/{job.name}", job.command, 2, "", refused[job.name])
+        return subprocess.CompletedProcess(job.command, 2, "", refused[job.name])
+
+    results = run_jobs(jobs, workers, dry_run, run, report)
     ended = write_manifest(study / "phase_g" / "comparison_manifest.json", everything or jobs, results)
     if not dry_run:
-        table = gather_metrics(study)
-        with atomic_path(study / "metrics.csv") as temporary:
-            table.to_csv(temporary, index=False)
-        lines = [f"{len(everything or jobs)} comparisons: {sum(r['status'] == 'done' for r in ended)} done, "
-                 f"{sum(r['status'] == 'failed' for r in ended)} failed", ""]
-        lines += [f"{r['status']:>10}  {r['name']}  {r['detail'] if r['status'] == 'failed' else ''}".rstrip() for r in ended]
-        if len(table):
-            lines += ["", headline(table).to_string()]
-        with atomic_path(study / "phase_g" / "comparison_summary.txt") as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_summary(study, everything or jobs, ended)
     return results
+
+
+def write_summary(study: Path, jobs: Sequence[ComparisonJob], ended: Sequence[Mapping[str, Any]]) -> None:
+    """Write the tidy ``metrics.csv`` of the study and ``comparison_summary.txt``."""
+    table = gather_metrics(study)
+    with atomic_path(study / "metrics.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    lines = [f"{len(jobs)} comparisons: {sum(r['status'] == 'done' for r in ended)} done, {sum(r['status'] == 'failed' for r in ended)} failed", ""]
+    lines += [f"{r['status']:>10}  {r['name']}  {r['detail'] if r['status'] == 'failed' else ''}".rstrip() for r in ended]
+    if len(table):
+        lines += ["", headline(table).to_string()]
+    with atomic_path(study / "phase_g" / "comparison_summary.txt") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 # %% ../nbs/06_comparison.ipynb #fc3ea7f5
 def gather_metrics(study: str | Path) -> pd.DataFrame:
@@ -153,17 +213,18 @@ def pivot(table: pd.DataFrame, metric: str, channel: str, method: str, split: st
 
 
 def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Headline table of a split: phase MS-SSIM (ours and published convention), phase RMSE, amplitude SSIM and FRC50 by condition."""
+    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM, FRC50, seconds."""
     wanted = {"phase MS-SSIM": ("phase", "ms_ssim"), "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
               "phase RMSE (rad)": ("phase", "rmse"), "amplitude SSIM": ("amplitude", "ssim"), "amplitude RMSE": ("amplitude", "rmse"),
-              "FRC50 (1/px)": ("complex", "frc50")}
+              "FRC50 (1/px)": ("complex", "frc50"), "seconds": ("complex", "seconds")}
     rows = table[table["split"] == split]
     views = list(dict.fromkeys(table["view"]))
     columns = {name: rows[(rows["channel"] == c) & (rows["metric"] == m)].set_index(["dose", "view", "method"])["value"]
                for name, (c, m) in wanted.items()}
     result = pd.DataFrame({k: v for k, v in columns.items() if len(v)}).reset_index()
     result["order"] = result["view"].map(views.index)
-    result = result.sort_values(["dose", "order", "method"]).drop(columns="order")
+    result["method order"] = result["method"].map(METHOD_ORDER.index)
+    result = result.sort_values(["dose", "order", "method order"]).drop(columns=["order", "method order"])
     return result.set_index(["dose", "view", "method"]).round(4)
 
 # %% ../nbs/06_comparison.ipynb #c18d7226
@@ -176,14 +237,33 @@ class Comparison:
     table: pd.DataFrame
 
 
-def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, tuple[np.ndarray, tuple[int, int]]], design: StudyDesign,
-                      dose: float, view: str, split: str) -> Comparison:
-    """Align every method's (image, origin) with the truth in a field and measure it."""
-    aligned = {method: align(truth, image, origin, field) for method, (image, origin) in images.items()}
+@dataclass(frozen=True)
+class Image:
+    """What a method made of a condition: image, its first pixel in the truth's grid, and the seconds it took."""
+    object: np.ndarray
+    origin: tuple[int, int]
+    seconds: float
+
+
+def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Image], design: StudyDesign, dose: float, view: str, split: str) -> Comparison:
+    """Align every method's image with the truth in a field and measure it."""
+    aligned = {method: align(truth, image.object, image.origin, field) for method, image in images.items()}
     cut = field.crop(truth)
     rows = [[dose, view, split, design.simulation_seed, method, *row] for method, a in aligned.items()
-            for row in compare(cut, a, design.ms_ssim_sigma, design.frc_threshold)]
+            for row in [*compare(cut, a, design.ms_ssim_sigma, design.frc_threshold), ("complex", "seconds", images[method].seconds)]]
     return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=METRICS_COLUMNS))
+
+
+def read_image(path: str | Path, method: str, data: Dataset, design: StudyDesign) -> Image:
+    """Image of a dataset by a method: from LSQML's file, or by running a network from its checkpoint on the dataset."""
+    if method == "PtyChi":
+        found = read_reconstruction(path)
+        return Image(found["object"], tuple(found["origin"].tolist()), found["metadata"]["seconds"])
+    from fly64_nb.core.networks import load_network
+
+    view = data.metadata.get("view", "baseline")
+    network = load_network(path, **expected_record(design, data.dose, view, method, array_digest(data.probe)))
+    return Image(*reconstruct_with_network(network, data))
 
 
 def study_comparison(study: str | Path, dose: float, view: str, split: str) -> Comparison:
@@ -191,10 +271,10 @@ def study_comparison(study: str | Path, dose: float, view: str, split: str) -> C
     design = read_study(study)["design"]
     views = [v for v in design.views if view_path(study, dose, v, split).is_file()]
     positions = [load_arrays(view_path(study, dose, v, split), ["ycoords", "xcoords"]) for v in views]
-    truth = load_arrays(view_path(study, dose, view, split), ["objectGuess"])["objectGuess"]
-    field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], truth.shape)
-    found = read_reconstruction(reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz")
-    return compare_condition(truth, field, {"PtyChi": (found["object"], tuple(found["origin"].tolist()))}, design, dose, view, split)
+    data = validate_dataset_contract(view_path(study, dose, view, split))
+    field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], data.object.shape)
+    images = {method: read_image(path, method, data, design) for method, path in method_files(study, design, dose, view, split).items()}
+    return compare_condition(data.object, field, images, design, dose, view, split)
 
 
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:

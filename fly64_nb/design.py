@@ -43,6 +43,8 @@ class Profile:
         Of these, epochs with small random batches.
     recover_epochs : int
         LSQML epochs for recovering a base from a measured scan.
+    training_images, filters : int, int
+        Patterns that a network sees in its training, counting repetitions; width of the networks.
     """
     height: float
     width: float
@@ -51,13 +53,15 @@ class Profile:
     epochs: int
     start_epochs: int
     recover_epochs: int
+    training_images: int
+    filters: int
 
 
 PROFILES = {
-    "tiny": Profile(70, 80, 6, 32, 6, 3, 6),
-    "quick": Profile(212, 240, 5.2, 64, 30, 10, 60),
-    "full": Profile(300, 360, 4.5, 64, 100, 10, 200),
-    "paper": Profile(460, 560, 4.0, 64, 200, 10, 400),
+    "tiny": Profile(70, 80, 6, 32, 6, 3, 6, 800, 8),
+    "quick": Profile(212, 240, 5.2, 64, 30, 10, 60, 8_000, 12),
+    "full": Profile(300, 360, 4.5, 64, 100, 10, 200, 100_000, 16),
+    "paper": Profile(460, 560, 4.0, 64, 200, 10, 400, 400_000, 24),
 }
 
 
@@ -95,6 +99,10 @@ def check_design(design: StudyDesign) -> None:
     need(design.minimum_positions >= 1, "minimum_positions", "must be at least 1")
     need(design.epochs >= 1 and design.recover_epochs >= 1, "epochs", "must be at least 1")
     need(0 <= design.start_epochs <= design.epochs, "start_epochs", "must lie between 0 and epochs")
+    need(design.training_images >= 1 and design.filters >= 1 and design.stages >= 1, "training_images", "training_images, filters and stages must be at least 1")
+    need(0 < design.photon_split < 1, "photon_split", "must lie between 0 and 1: both the input and the target need photons")
+    need(0 < design.validation_share < 1, "validation_share", "must lie between 0 and 1")
+    need(design.network_loss in ("poisson", "amplitude"), "network_loss", "must be 'poisson' or 'amplitude'")
     need(design.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
 
 # %% ../nbs/00_design.ipynb #2ff42609
@@ -124,6 +132,8 @@ class StudyDesign:
         A view of fewer positions in a split is skipped, and recorded as such.
     epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool
         Of LSQML, see `LsqmlSettings`; the probe is known by default, because refining it from few photons costs quality.
+    training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str
+        Of the networks, see `TrainingSettings` in `04_training`; the loss of the physics-informed one is ``"poisson"`` or ``"amplitude"``.
     """
     profile: str = "quick"
     mode: str = "simulate"
@@ -148,6 +158,12 @@ class StudyDesign:
     recover_epochs: int = 60
     noise_model: str = "poisson"
     update_probe: bool = False
+    training_images: int = 8_000
+    filters: int = 12
+    stages: int = 2
+    photon_split: float = 0.2
+    validation_share: float = 0.125
+    network_loss: str = "poisson"
 
     def __post_init__(self):
         set_ = lambda name, value: object.__setattr__(self, name, value)
@@ -219,7 +235,8 @@ def dose_folder(dose: float) -> str:
 def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
     """Design of a profile, with changes to single fields."""
     p = get_profile(profile)
-    sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": p.start_epochs, "recover_epochs": p.recover_epochs}
+    sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": p.start_epochs, "recover_epochs": p.recover_epochs,
+             "training_images": p.training_images, "filters": p.filters}
     return StudyDesign(**{"profile": profile, **sizes, **changes})
 
 # %% ../nbs/00_design.ipynb #d2d9a26d
@@ -235,7 +252,7 @@ def environment() -> dict[str, Any]:
         except md.PackageNotFoundError:
             return None
 
-    names = ("fly64_nb", "numpy", "scipy", "torch", "ptychi", "tensorflow", "scikit-image", "torchmetrics", "papermill", "h5py")
+    names = ("fly64_nb", "numpy", "scipy", "torch", "ptychi", "tensorflow", "keras", "scikit-image", "torchmetrics", "papermill", "h5py")
     return {"python": platform.python_version(), "packages": {n: version(n) for n in names}, "platform": platform.platform(),
             "machine": platform.machine(), "cores": os.cpu_count()}
 

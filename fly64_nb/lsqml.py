@@ -5,7 +5,6 @@
 # %% ../nbs/05_lsqml.ipynb #2a2e576e
 from __future__ import annotations
 
-import json
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from .core.formats import FormatError, job_seed, load_arrays, metadata_array, re
 from .core.jobs import Job, Running, require_inputs, run_job, write_log
 from .core.solver import Reconstruction, reconstruct
 from .design import StudyDesign, dose_folder, environment
-from .overlap import view_path
+from .overlap import skipped_view, view_path
 
 # %% auto #0
-__all__ = ['ReconstructionJob', 'reconstruction_dir', 'skipped_view', 'build_ptychi_jobs', 'run_ptychi_job',
-           'reconstruct_dataset', 'write_reconstruction', 'read_reconstruction']
+__all__ = ['ReconstructionJob', 'reconstruction_dir', 'build_ptychi_jobs', 'run_ptychi_job', 'reconstruct_dataset',
+           'write_reconstruction', 'read_reconstruction']
 
 # %% ../nbs/05_lsqml.ipynb #0069cc0b
 @dataclass(frozen=True)
@@ -38,14 +37,6 @@ class ReconstructionJob(Job):
 def reconstruction_dir(study: str | Path, dose: float, view: str, split: str) -> Path:
     """Folder of a condition's reconstruction."""
     return Path(study) / "phase_f" / dose_folder(dose) / view / split
-
-
-def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str | None:
-    """Why phase D left a view out, or None if it did not."""
-    path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
-    if not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
 
 # %% ../nbs/05_lsqml.ipynb #8c8c738f
 def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ReconstructionJob], list[dict[str, Any]]]:

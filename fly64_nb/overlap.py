@@ -23,7 +23,7 @@ from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
 __all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'make_view', 'view_path',
-           'build_overlap_jobs', 'skipped_views', 'generate_view']
+           'skipped_view', 'build_overlap_jobs', 'skipped_views', 'generate_view']
 
 # %% ../nbs/03_overlap.ipynb #3f33f30d
 def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -> np.ndarray:
@@ -205,6 +205,14 @@ def view_path(study: str | Path, dose: float, view: str, split: str) -> Path:
     if view == "baseline":
         return Path(study) / "phase_c" / dose_folder(dose) / f"patched_{split}.npz"
     return Path(study) / "phase_d" / dose_folder(dose) / view / f"{view}_{split}.npz"
+
+
+def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str | None:
+    """Why phase D left a view out, or None if it did not."""
+    path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
 
 
 def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[Job]:

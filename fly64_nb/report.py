@@ -19,7 +19,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from .comparison import comparison_dir, headline
+from .comparison import METHOD_ORDER, comparison_dir, headline, pivot
 from .core import figures
 from .core.formats import atomic_path, load_arrays
 from .core.jobs import Job
@@ -27,26 +27,28 @@ from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
 __all__ = ['answer', 'link', 'markdown_table', 'headline_markdown', 'read_phase_records', 'evidence_markdown', 'overlap_table',
-           'gallery', 'Published', 'report_page', 'build_report_job', 'publish_report']
+           'gallery', 'method_heatmaps', 'Published', 'report_page', 'build_report_job', 'publish_report']
 
 # %% ../nbs/07_report.ipynb #99588cbf
 def answer(table: pd.DataFrame, threshold: float = 0.9, split: str = "test") -> str:
-    """Two sentences: for each view the lowest dose whose phase MS-SSIM reaches the threshold, and the best and worst condition."""
+    """Two sentences: the lowest dose at which each view reaches the threshold, and with which method; and which method is best where."""
     rows = table[(table["split"] == split) & (table["channel"] == "phase") & (table["metric"] == "ms_ssim")].dropna(subset="value")
     if rows.empty:
         return "No condition has been compared with the truth yet, so the study has no answer."
     parts = []
     for view in dict.fromkeys(table["view"]):
-        reached = rows[(rows["view"] == view) & (rows["value"] >= threshold)]
+        here = rows[rows["view"] == view].sort_values(["dose", "value"], ascending=[True, False])
+        reached = here[here["value"] >= threshold]
         if len(reached):
-            best = reached.sort_values(["dose", "value"]).iloc[0]
-            parts.append(f"**{view}** from {best['dose']:g} photons per exposure ({best['method']}, {best['value']:.3f})")
-        elif (rows["view"] == view).any():
-            parts.append(f"**{view}** at none of the doses (best {rows[rows['view'] == view]['value'].max():.3f})")
-    low, high = rows.loc[rows["value"].idxmin()], rows.loc[rows["value"].idxmax()]
+            first = reached.iloc[0]
+            parts.append(f"**{view}** from {first['dose']:g} photons per exposure ({first['method']}, {first['value']:.3f})")
+        elif len(here):
+            most = here.loc[here["value"].idxmax()]
+            parts.append(f"**{view}** at none of the doses (best {most['value']:.3f}, {most['method']} at {most['dose']:g})")
+    best = rows.loc[rows.groupby(["dose", "view"], sort=False)["value"].idxmax()]
+    wins = [f"{method} in {len(won)} ({', '.join(f'{d:g} {v}' for d, v in zip(won['dose'], won['view']))})" for method, won in best.groupby("method", sort=False)]
     return (f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(parts)}. "
-            f"Quality runs from {low['value']:.3f} ({low['dose']:g} photons, {low['view']}) to {high['value']:.3f} "
-            f"({high['dose']:g} photons, {high['view']}).")
+            f"Of {len(best)} conditions, the best phase comes from {'; '.join(wins)}.")
 
 # %% ../nbs/07_report.ipynb #10ed6325
 def link(text: str, target: str) -> str:
@@ -66,13 +68,16 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(lines + ["| " + " | ".join(cell(v) for v in row) + " |" for row in table.itertuples(index=False)])
 
 
-def headline_markdown(table: pd.DataFrame, split: str = "test") -> str:
-    """Headline table with links to the comparison and the reconstruction of each row."""
+def headline_markdown(table: pd.DataFrame, split: str = "test", gridsize: int = 2) -> str:
+    """Headline table with links to the comparison and to the reconstruction or training behind each row."""
     short = headline(table, split).reset_index()
     for column in ("dose", "view"):
         short[column] = short[column].astype(object)
-    evidence = [f"{link('comparison', f'notebooks/phase_g/{dose_folder(d)}/{v}_{split}.ipynb')}, "
-                f"{link('LSQML', f'notebooks/phase_f/{dose_folder(d)}/{v}_{split}.ipynb')}" for d, v in zip(short["dose"], short["view"])]
+    made = {"PtyChi": lambda d, v: link("LSQML", f"notebooks/phase_f/{d}/{v}_{split}.ipynb"),
+            "PtychoPINN": lambda d, v: link("training", f"notebooks/phase_e/{d}/{v}_gs{1 if v == 'baseline' else gridsize}_pinn.ipynb"),
+            "Baseline": lambda d, v: link("training", f"notebooks/phase_e/{d}/baseline_gs1_supervised.ipynb")}
+    evidence = [f"{link('comparison', f'notebooks/phase_g/{dose_folder(d)}/{v}_{split}.ipynb')}, {made[m](dose_folder(d), v)}"
+                for d, v, m in zip(short["dose"], short["view"], short["method"])]
     short["dose"] = [f"{d:g}" for d in short["dose"]]
     return markdown_table(short.assign(evidence=evidence))
 
@@ -112,45 +117,54 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../nbs/07_report.ipynb #af94a4ce
-def gallery(study: str | Path, design: StudyDesign, split: str, channel: str, method: str = "PtyChi"):
-    """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every condition of a split; None if there is nothing yet."""
+def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
+    """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose; None if there is nothing yet."""
     import matplotlib.pyplot as plt
 
-    images: dict[tuple[float, str], np.ndarray] = {}
-    truth = None
-    for dose in design.doses:
-        for view in design.views:
-            path = comparison_dir(study, dose, view, split) / "aligned.npz"
-            if path.is_file():
-                a = load_arrays(path, ["truth", "truth_phase", method, f"{method}_phase"])
-                truth = np.abs(a["truth"]) if channel == "amplitude" else a["truth_phase"]
-                images[dose, view] = (np.abs(a[method]) if channel == "amplitude" else
-                                      a[f"{method}_phase"] - (a["truth_phase"] if channel == "phase error" else 0))
+    error = channel == "phase error"
+    images: dict[tuple[str, str], np.ndarray] = {}
+    for view in design.views:
+        path = comparison_dir(study, dose, view, split) / "aligned.npz"
+        if path.is_file():
+            a = load_arrays(path)
+            for name in ("truth", *(m for m in METHOD_ORDER if m in a)):
+                images[view, name] = np.abs(a[name]) if channel == "amplitude" else a[f"{name}_phase"] - (a["truth_phase"] if error else 0)
     if not images:
         return None
-    error = channel == "phase error"
-    limits = figures.robust_limits(truth)
-    if error:
-        span = float(np.percentile(np.abs(np.concatenate([i.ravel() for i in images.values()])), 98))
-        limits = (-span, span)
+    columns = [n for n in ("truth", *METHOD_ORDER) if any(name == n for _, name in images)][1 if error else 0:]
+    truth = next(image for (_, name), image in images.items() if name == "truth")
+    span = float(np.percentile(np.abs(np.concatenate([i.ravel() for i in images.values()])), 98))
+    limits = (-span, span) if error else figures.robust_limits(truth)
     cmap = figures.ERROR if error else figures.AMPLITUDE if channel == "amplitude" else figures.PHASE
-    columns = list(design.views) if error else ["truth", *design.views]
     h, w = truth.shape
-    fig, axes = plt.subplots(len(design.doses), len(columns), figsize=(3 * len(columns), (2.75 * h / w + 0.1) * len(design.doses) + 0.8), layout="constrained", squeeze=False)
-    for r, dose in enumerate(design.doses):
+    fig, axes = plt.subplots(len(design.views), len(columns), figsize=(3 * len(columns), (2.75 * h / w + 0.1) * len(design.views) + 0.8),
+                             layout="constrained", squeeze=False)
+    for r, view in enumerate(design.views):
         for c, name in enumerate(columns):
-            ax, image = axes[r, c], truth if name == "truth" else images.get((dose, name))
-            ax.set(xticks=[], yticks=[])
+            ax, image = axes[r, c], images.get((view, name))
+            ax.set(xticks=[], yticks=[], title=name if r == 0 else "", ylabel=view if c == 0 else "")
             if image is None:
                 ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
             else:
                 shown = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1])
-            if r == 0:
-                ax.set_title(name)
-            if c == 0:
-                ax.set_ylabel(f"{dose:g}\nphotons", fontsize=9)
     fig.colorbar(shown, ax=axes, label="transmission" if channel == "amplitude" else "rad", shrink=0.6, aspect=40)
-    fig.suptitle(f"{channel.capitalize()}, {split} split, {method}: {h} x {w} px")
+    fig.suptitle(f"{channel.capitalize()} at {dose:g} photons per exposure, {split} split: {h} x {w} px")
+    return fig
+
+
+def method_heatmaps(table: pd.DataFrame, metric: str, channel: str, split: str, label: str, limits: tuple[float, float] | None = (0, 1),
+                    cmap: str = "viridis"):
+    """Heatmaps over dose and view of one metric, one a method, on one scale."""
+    import matplotlib.pyplot as plt
+
+    methods = [m for m in METHOD_ORDER if (table["method"] == m).any()]
+    pivots = [pivot(table, metric, channel, m, split) for m in methods]
+    values = np.concatenate([p.to_numpy(float).ravel() for p in pivots])
+    limits = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    fig, axes = plt.subplots(1, len(methods), figsize=(4.6 * len(methods), 3.5), layout="constrained", squeeze=False)
+    for ax, method, values in zip(axes[0], methods, pivots):
+        figures.show_heatmap(values, method, label, limits, ax, cmap)
+    fig.suptitle(f"{label}, {split} split")
     return fig
 
 # %% ../nbs/07_report.ipynb #778d3334

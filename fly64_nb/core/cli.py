@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,10 @@ from rich.table import Table
 
 # %% auto #0
 __all__ = ['app', 'console', 'Study', 'Dose', 'View', 'SplitOption', 'Gridsize', 'Workers', 'DryRun', 'AllowMissing', 'BaseFile',
-           'Mode', 'ProfileOption', 'Doses', 'Epochs', 'Reporter', 'refuse', 'carry_out', 'finish', 'fail_if_failed',
-           'run_design', 'run_generate', 'run_overlap', 'run_reconstruct', 'run_compare', 'run_report', 'design',
-           'generate', 'overlap', 'reconstruct', 'compare', 'report', 'headline_table', 'run']
+           'Mode', 'ProfileOption', 'Doses', 'Seed', 'Epochs', 'Reporter', 'refusals', 'carry_out', 'finish',
+           'fail_if_failed', 'run_design', 'run_generate', 'run_overlap', 'run_train', 'run_reconstruct', 'run_compare',
+           'run_report', 'design', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'headline_table',
+           'run']
 
 # %% ../../nbs/core/cli.ipynb #8d9b0e58
 app = typer.Typer(help="Dose and overlap studies in X-ray ptychography. Every command works on a study root STUDY; `fly64 run` does all of them.",
@@ -39,6 +41,7 @@ BaseFile = Annotated[Path | None, typer.Option("--base", help="Base to start fro
 Mode = Annotated[str, typer.Option("--mode", help="simulate: Poisson counts of the base's object and probe. thin: measured counts, thinned to each dose.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help="Sizes and epochs: tiny (does it work), quick (minutes), full (to decide on), paper.")]
 Doses = Annotated[str, typer.Option("--doses", help="Doses of the design, such as 1e3,1e4,1e5.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise and of what is trained on it; another one makes a replicate.")]
 Epochs = Annotated[int, typer.Option("--epochs", min=0, help="LSQML epochs of every reconstruction; 0 keeps the profile's.")]
 
 # %% ../../nbs/core/cli.ipynb #9c64b187
@@ -75,10 +78,14 @@ class Reporter:
         self.progress.update(self.task, completed=self.done, now=", ".join(self.running))
 
 
-def refuse(error: Exception) -> typer.Exit:
-    """Print a refusal as one line; exit status 2."""
-    console.print(f"refused: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-    return typer.Exit(2)
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a person can mend into one line and exit status 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        console.print(f"refused: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
 
 # %% ../../nbs/core/cli.ipynb #8d684439
 def carry_out(title: str, study: Path, jobs: Sequence[Any], skipped: list[dict], manifest: str, workers: int, dry_run: bool, run: Any = None,
@@ -118,7 +125,7 @@ def fail_if_failed(results: Sequence[Any]) -> None:
         raise typer.Exit(1)
 
 # %% ../../nbs/core/cli.ipynb #e7dc1a3e
-def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, epochs: int) -> list[Any]:
+def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, epochs: int, seed: int) -> list[Any]:
     """Phase A: freeze the design and the base, or check that the study root has the same."""
     from fly64_nb.core.bases import read_base_file
     from fly64_nb.design import build_design_job, check_same_study, get_study_design, read_study, suitable_design
@@ -126,6 +133,8 @@ def run_design(study: Path, base: Path | None, mode: str, profile: str, doses: s
     changes: dict[str, Any] = {}
     if doses:
         changes["doses"] = [float(d) for d in doses.split(",")]
+    if seed != 42:
+        changes["simulation_seed"] = seed
     if epochs:
         changes |= {"epochs": epochs, "start_epochs": min(epochs, get_study_design(profile).start_epochs)}
     design = get_study_design(profile, mode=mode, **changes)
@@ -174,6 +183,18 @@ def run_overlap(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (
     return results + carry_out("B contract", study, [build_audit_job(study)], [], "manifest.json", 1, False)
 
 
+def run_train(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (), gridsize: Sequence[int] = (), workers: int = 0,
+              dry_run: bool = False, allow_missing: bool = False) -> list[Any]:
+    """Phase E: the networks."""
+    from fly64_nb.core.jobs import select_jobs
+    from fly64_nb.design import read_study
+    from fly64_nb.training import build_training_jobs
+
+    everything, skipped = build_training_jobs(study, read_study(study)["design"], allow_missing)
+    jobs = select_jobs(everything, dose, view, gridsize=gridsize)
+    return carry_out("E training", study, jobs, skipped, "training_manifest.json", workers, dry_run, everything=everything)
+
+
 def run_reconstruct(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (), split: Sequence[str] = (), gridsize: Sequence[int] = (),
                     workers: int = 0, dry_run: bool = False, allow_missing: bool = False) -> list[Any]:
     """Phase F: LSQML."""
@@ -218,59 +239,56 @@ def run_report(study: Path, dry_run: bool = False) -> list[Any]:
 
 # %% ../../nbs/core/cli.ipynb #264807fe
 @app.command()
-def design(study: Study, base: BaseFile = None, mode: Mode = "simulate", profile: ProfileOption = "quick", doses: Doses = "", epochs: Epochs = 0) -> None:
+def design(study: Study, base: BaseFile = None, mode: Mode = "simulate", profile: ProfileOption = "quick", doses: Doses = "", epochs: Epochs = 0,
+           seed: Seed = 42) -> None:
     """Phase A: freeze what the study varies and holds fixed, and make its base."""
-    try:
-        fail_if_failed(run_design(study, base, mode, profile, doses, epochs))
-    except (ValueError, FileNotFoundError) as error:
-        raise refuse(error) from None
+    with refusals():
+        fail_if_failed(run_design(study, base, mode, profile, doses, epochs, seed))
 
 
 @app.command()
 def generate(study: Study, dose: Dose = [], workers: Workers = 0, dry_run: DryRun = False) -> None:
     """Phase C: diffraction datasets for each dose, split into train and test."""
-    try:
+    with refusals():
         fail_if_failed(run_generate(study, dose, workers, dry_run))
-    except (ValueError, FileNotFoundError) as error:
-        raise refuse(error) from None
 
 
 @app.command()
 def overlap(study: Study, dose: Dose = [], view: View = [], workers: Workers = 0, dry_run: DryRun = False, allow_missing: AllowMissing = False) -> None:
     """Phase D: dense and sparse overlap views; then phase B audits every dataset."""
-    try:
+    with refusals():
         fail_if_failed(run_overlap(study, dose, view, workers, dry_run, allow_missing))
-    except (ValueError, FileNotFoundError) as error:
-        raise refuse(error) from None
+
+
+@app.command()
+def train(study: Study, dose: Dose = [], view: View = [], gridsize: Gridsize = [], workers: Workers = 0, dry_run: DryRun = False,
+          allow_missing: AllowMissing = False) -> None:
+    """Phase E: train the physics-informed network for each dose and view, and the supervised one for each dose."""
+    with refusals():
+        fail_if_failed(run_train(study, dose, view, gridsize, workers, dry_run, allow_missing))
 
 
 @app.command()
 def reconstruct(study: Study, dose: Dose = [], view: View = [], split: SplitOption = [], gridsize: Gridsize = [], workers: Workers = 0,
                 dry_run: DryRun = False, allow_missing: AllowMissing = False) -> None:
     """Phase F: reconstruct each dose, view and split with pty-chi's LSQML."""
-    try:
+    with refusals():
         fail_if_failed(run_reconstruct(study, dose, view, split, gridsize, workers, dry_run, allow_missing))
-    except (ValueError, FileNotFoundError) as error:
-        raise refuse(error) from None
 
 
 @app.command()
 def compare(study: Study, dose: Dose = [], view: View = [], split: SplitOption = [], gridsize: Gridsize = [], workers: Workers = 0,
             dry_run: DryRun = False, allow_missing: AllowMissing = False) -> None:
-    """Phase G: align each reconstruction with the truth and measure it."""
-    try:
+    """Phase G: reconstruct with the networks, align every method with the truth and measure it."""
+    with refusals():
         fail_if_failed(run_compare(study, dose, view, split, gridsize, workers, dry_run, allow_missing))
-    except (ValueError, FileNotFoundError) as error:
-        raise refuse(error) from None
 
 # %% ../../nbs/core/cli.ipynb #8f4b6dd1
 @app.command()
 def report(study: Study) -> None:
     """Phase H: the report, with what the study has so far; rendered with Quarto where it is installed, else with nbconvert."""
-    try:
+    with refusals():
         fail_if_failed(run_report(study))
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        raise refuse(error) from None
 
 
 def headline_table(study: Path, split: str = "test") -> Table:
@@ -281,7 +299,7 @@ def headline_table(study: Path, split: str = "test") -> Table:
 
     rows = headline(pd.read_csv(study / "metrics.csv"), split).reset_index()
     table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 2, 0, 0))
-    short = ("dose", "view", "method", "phase\nMS-SSIM", "(publ.)", "phase\nRMSE", "amp.\nSSIM", "amp.\nRMSE", "FRC50")
+    short = ("dose", "view", "method", "phase\nMS-SSIM", "(publ.)", "phase\nRMSE", "amp.\nSSIM", "amp.\nRMSE", "FRC50", "s")
     for name in short if len(short) == len(rows.columns) else rows.columns:
         table.add_column(name, justify="left" if name in ("view", "method") else "right", no_wrap=True)
     for row in rows.itertuples(index=False):
@@ -291,22 +309,22 @@ def headline_table(study: Path, split: str = "test") -> Table:
 # %% ../../nbs/core/cli.ipynb #be38c4fc
 @app.command()
 def run(study: Study, base: BaseFile = None, mode: Mode = "simulate", profile: ProfileOption = "quick", doses: Doses = "", epochs: Epochs = 0,
-        workers: Workers = 0) -> None:
-    """The whole study: design, datasets, overlap views, LSQML, comparison, report. Run again, it does only what is missing or changed."""
+        seed: Seed = 42, workers: Workers = 0) -> None:
+    """The whole study: design, datasets, overlap views, networks, LSQML, comparison, report. Run again, it does only what is missing or changed."""
     started = time.perf_counter()
     try:
-        results = run_design(study, base, mode, profile, doses, epochs)
-        fail_if_failed(results)
-        results += run_generate(study, workers=workers)
-        fail_if_failed(results)
-        results += run_overlap(study, workers=workers)
-        fail_if_failed(results)
-        # from here on a failed job takes only its own condition with it
-        results += run_reconstruct(study, workers=workers)
-        results += run_compare(study, workers=workers, allow_missing=True)
-        results += run_report(study)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        raise refuse(error) from None
+        with refusals():
+            results = run_design(study, base, mode, profile, doses, epochs, seed)
+            fail_if_failed(results)
+            results += run_generate(study, workers=workers)
+            fail_if_failed(results)
+            results += run_overlap(study, workers=workers)
+            fail_if_failed(results)
+            # from here on a failed job takes only its own condition with it
+            results += run_train(study, workers=workers)
+            results += run_reconstruct(study, workers=workers)
+            results += run_compare(study, workers=workers)
+            results += run_report(study)
     except KeyboardInterrupt:
         console.print("stopped; run the same command again to continue", style="yellow")
         raise typer.Exit(130) from None

@@ -21,7 +21,8 @@ AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_
 
 # %% auto #0
 __all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'show_image', 'robust_limits', 'show_base', 'show_patterns',
-           'show_view', 'show_reconstruction', 'show_comparison', 'show_frc', 'show_heatmap']
+           'show_view', 'show_history', 'show_patches', 'show_object', 'show_reconstruction', 'show_comparison',
+           'show_matrix', 'show_frc', 'show_heatmap']
 
 # %% ../../nbs/core/figures.ipynb #e2f8a57f
 def show_image(ax: Axes, image: np.ndarray, title: str, label: str, cmap: str, limits: tuple[float, float] | None = None,
@@ -88,6 +89,68 @@ def show_view(positions: Mapping[str, tuple[np.ndarray, np.ndarray]], record: Ma
     left.legend(loc="center"), right.legend()         # in the guard band, where no position is
     return fig
 
+# %% ../../nbs/core/figures.ipynb #ebab00d9
+def show_history(history: pd.DataFrame, label: str, title: str) -> Figure:
+    """Learning curves of a network: training and validation loss over epochs, the chosen epoch marked."""
+    fig, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    ax.plot(history["epoch"], history["loss"], ".-", label="training")
+    ax.plot(history["epoch"], history["val_loss"], ".-", label="validation")
+    best = history.loc[history["val_loss"].idxmin()]
+    ax.plot(best["epoch"], best["val_loss"], "ko", mfc="none", ms=10, label=f"chosen: epoch {best['epoch']:.0f}")
+    ax.set(title=f"Learning curve, {title}", xlabel="epoch", ylabel=f"loss: {label}", yscale="log")
+    ax.legend()
+    return fig
+
+
+def show_patches(truth: np.ndarray, predicted: np.ndarray, light: np.ndarray, title: str) -> Figure:
+    """True and predicted patches (n, m, m), amplitude and phase, where there is light; one scale a channel.
+
+    Parameters
+    ----------
+    truth, predicted : (n, m, m) complex arrays
+    light : (m, m) float array
+        Probe amplitude; a patch is shown above 7 % of its maximum, and a predicted patch has its mean phase set to the truth's.
+    """
+    lit = np.abs(light) > 0.07 * np.abs(light).max()
+    overlap = (truth * predicted.conj() * np.abs(light) ** 2).sum((1, 2))
+    predicted = predicted * (overlap / np.abs(overlap))[:, None, None]
+    rows = (("true amplitude", np.abs(truth)), ("predicted", np.abs(predicted)), ("true phase", np.angle(truth)), ("predicted", np.angle(predicted)))
+    rows = [(name, np.where(lit, images, np.nan)) for name, images in rows]
+    fig, axes = plt.subplots(4, len(truth), figsize=(2.1 * len(truth) + 1, 8.4), layout="constrained", squeeze=False)
+    for r, (name, images) in enumerate(rows):
+        limits = robust_limits(rows[r // 2 * 2][1])
+        for ax, image in zip(axes[r], images):
+            shown = ax.imshow(image, cmap=AMPLITUDE if r < 2 else PHASE, vmin=limits[0], vmax=limits[1])
+            ax.set(xticks=[], yticks=[])
+        axes[r, 0].set_ylabel(name)
+        if r % 2:
+            fig.colorbar(shown, ax=axes[r - 1:r + 1], label="transmission" if r < 2 else "phase (rad)", shrink=0.8)
+    fig.suptitle(title)
+    return fig
+
+
+def show_object(obj: np.ndarray, origin: tuple[int, int], title: str) -> Figure:
+    """Amplitude and phase of an object, its mean phase set to zero."""
+    phase = np.angle(obj * np.exp(-1j * np.angle(obj.mean())))
+    (h, w), stacked = obj.shape, obj.shape[1] > 2 * obj.shape[0]
+    size = (11, 2 * (10 * h / w + 0.7)) if stacked else (12, max(3.0, 4.6 * h / w + 0.9))
+    fig, axes = plt.subplots(*((2, 1) if stacked else (1, 2)), figsize=size, layout="constrained")
+    show_image(axes[0], np.abs(obj), "amplitude", "transmission", AMPLITUDE, robust_limits(np.abs(obj)), origin)
+    show_image(axes[1], phase, "phase", "phase (rad)", PHASE, robust_limits(phase), origin)
+    fig.suptitle(title)
+    return fig
+
+# %% ../../nbs/core/figures.ipynb #bd048b68
+def _annotated(ax: Axes, values: np.ndarray, low: float, high: float, cmap: str) -> Any:
+    """Image of a matrix with its numbers in the cells, readable on every colour."""
+    shown = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto")
+    ax.set_facecolor("0.9")
+    for (row, column), value in np.ndenumerate(values):
+        luminance = np.dot(shown.cmap(shown.norm(value))[:3], (0.299, 0.587, 0.114)) if np.isfinite(value) else 1
+        ax.text(column, row, f"{value:.3f}" if np.isfinite(value) else "missing", ha="center", va="center",
+                color="black" if luminance > 0.5 else "white")
+    return shown
+
 # %% ../../nbs/core/figures.ipynb #624b4606
 def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, origin: tuple[int, int], title: str,
                         lit: tuple[slice, slice]) -> Figure:
@@ -114,7 +177,7 @@ def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, or
 # %% ../../nbs/core/figures.ipynb #b81bc847
 def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin: tuple[int, int], title: str,
                     phases: Mapping[str, np.ndarray] | None = None) -> Figure:
-    """Truth, each aligned method and its errors, amplitude and phase; one scale for truth and methods, one for the errors.
+    """Truth and every aligned method, amplitude and phase, each with its errors; one scale for truth and methods, one for the errors.
 
     Parameters
     ----------
@@ -128,17 +191,36 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
     """
     phases = phases or {"truth": np.angle(truth), **{n: np.angle(o) for n, o in methods.items()}}
     amplitudes = {"truth": np.abs(truth), **{n: np.abs(o) for n, o in methods.items()}}
-    columns, (h, w) = 1 + 2 * len(methods), truth.shape
-    fig, axes = plt.subplots(2, columns, figsize=(4.3 * columns, 2 * (3.5 * h / w + 0.8) + 0.4), layout="constrained", squeeze=False)
+    (oy, ox), (h, w) = origin, truth.shape
+    extent = (ox - 0.5, ox + w - 0.5, oy + h - 0.5, oy - 0.5)
+    fig, axes = plt.subplots(4, 1 + len(methods), figsize=(3.1 * (1 + len(methods)) + 1.2, 4 * (2.9 * h / w + 0.25) + 0.9), layout="constrained",
+                             squeeze=False, sharex=True, sharey=True)
     for row, (channel, images, unit, cmap) in enumerate((("amplitude", amplitudes, "transmission", AMPLITUDE), ("phase", phases, "rad", PHASE))):
         limits = robust_limits(images["truth"])
         errors = {n: images[n] - images["truth"] for n in methods}
         span = max([float(np.percentile(np.abs(e), 99)) for e in errors.values()], default=1.0)
-        show_image(axes[row, 0], images["truth"], f"truth: {channel}", unit, cmap, limits, origin)
-        for k, name in enumerate(methods):
-            show_image(axes[row, 1 + 2 * k], images[name], f"{name}: {channel}", unit, cmap, limits, origin)
-            show_image(axes[row, 2 + 2 * k], errors[name], f"{name}: {channel} error", unit, ERROR, (-span, span), origin)
+        for column, name in enumerate(("truth", *methods)):
+            shown = axes[2 * row, column].imshow(images[name], cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent)
+            axes[2 * row, column].set_title(f"{name}: {channel}")
+            if column:
+                wrong = axes[2 * row + 1, column].imshow(errors[name], cmap=ERROR, vmin=-span, vmax=span, extent=extent)
+                axes[2 * row + 1, column].set_title(f"{name}: {channel} error")
+        axes[2 * row + 1, 0].axis("off")
+        fig.colorbar(shown, ax=axes[2 * row], label=f"{channel} ({unit})", fraction=0.05)
+        fig.colorbar(wrong, ax=axes[2 * row + 1], label=f"error ({unit})", fraction=0.05)
+    axes[2, 0].set(xlabel="x (px)", ylabel="y (px)")
     fig.suptitle(title)
+    return fig
+
+
+def show_matrix(table: pd.DataFrame, title: str, label: str, limits: tuple[float, float] = (0, 1)) -> Figure:
+    """A small table of numbers as a heatmap with the numbers in its cells."""
+    fig, ax = plt.subplots(figsize=(2.6 + 1.25 * table.shape[1], 1.6 + 0.62 * table.shape[0]), layout="constrained")
+    shown = _annotated(ax, table.to_numpy(float), *limits, "viridis")
+    ax.set_xticks(range(table.shape[1]), [str(c) for c in table.columns])
+    ax.set_yticks(range(table.shape[0]), [str(i) for i in table.index])
+    ax.set_title(title, fontsize="medium", wrap=True)
+    fig.colorbar(shown, ax=ax, label=label)
     return fig
 
 
@@ -163,12 +245,7 @@ def show_heatmap(table: pd.DataFrame, title: str, label: str, limits: tuple[floa
         fig = ax.figure
     values = table.to_numpy(float)
     low, high = limits or (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0, 1)
-    shown = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto")
-    ax.set_facecolor("0.9")
-    for (row, column), value in np.ndenumerate(values):
-        luminance = np.dot(shown.cmap(shown.norm(value))[:3], (0.299, 0.587, 0.114)) if np.isfinite(value) else 1
-        ax.text(column, row, f"{value:.3f}" if np.isfinite(value) else "missing", ha="center", va="center",
-                color="black" if luminance > 0.5 else "white")
+    shown = _annotated(ax, values, low, high, cmap)
     ax.set_xticks(range(table.shape[1]), [str(c) for c in table.columns])
     ax.set_yticks(range(table.shape[0]), [f"{d:g}" for d in table.index])
     ax.set(title=title, xlabel="view", ylabel="photons per exposure")

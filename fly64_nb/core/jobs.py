@@ -198,6 +198,9 @@ def why_stale(job: Job) -> str | None:
         return "never finished"
     except json.JSONDecodeError:
         return "its record is damaged"
+    missing = next((p for p in job.inputs if not p.is_file()), None)
+    if missing:
+        return f"its input {missing.name} is missing"
     if record.get("fingerprint") != fingerprint(job):
         return "an input, a parameter or the code changed"
     for path in job.outputs:
@@ -210,8 +213,9 @@ def why_stale(job: Job) -> str | None:
 
 # %% ../../nbs/core/jobs.ipynb #ee5794ee
 def _environment() -> dict[str, str]:
-    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-    return {**os.environ, **one, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+                         "TF_NUM_INTEROP_THREADS"), "1")
+    return {**os.environ, **one, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def write_log(path: Path, condition: str, command: Sequence[str], returncode: int, stdout: str, stderr: str) -> None:

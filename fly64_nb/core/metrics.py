@@ -43,6 +43,12 @@ def ms_ssim(truth: np.ndarray, image: np.ndarray, data_range: float, sigma: floa
     Negative structure terms are set to zero, as the product of powers has no value there.
     Source: Wang, Simoncelli and Bovik, Asilomar 2003; torchmetrics.
     """
+    import sys
+    from importlib.util import find_spec
+
+    if "tensorflow" in sys.modules and "triton" not in sys.modules and find_spec("triton"):
+        raise ImportError("ms_ssim: TensorFlow was imported before PyTorch's triton, and the two then abort the process together; "
+                          "import fly64_nb.core.networks (or triton) before TensorFlow")
     import torch
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
