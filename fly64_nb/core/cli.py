@@ -298,7 +298,7 @@ def headline_table(study: Path, split: str = "test") -> Table:
     from fly64_nb.comparison import headline
 
     rows = headline(pd.read_csv(study / "metrics.csv"), split).reset_index()
-    table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 1, 0, 0))
     short = ("dose", "view", "method", "phase\nMS-SSIM", "(publ.)", "phase\nRMSE", "amp.\nSSIM", "amp.\nRMSE", "FRC50", "s")
     for name in short if len(short) == len(rows.columns) else rows.columns:
         table.add_column(name, justify="left" if name in ("view", "method") else "right", no_wrap=True)

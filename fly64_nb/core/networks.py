@@ -20,8 +20,10 @@ from keras import ops
 from .formats import FormatError, atomic_path
 from .checkpoints import CHECKPOINT_CLASSES, read_checkpoint_record
 
+FLAT = np.array([1, 0], np.float32)          # the pair of a flat object
+
 # %% auto #0
-__all__ = ['encoder', 'decoder', 'PatchNetwork', 'PhysicsNetwork', 'SupervisedNetwork', 'save_network', 'load_network']
+__all__ = ['FLAT', 'encoder', 'decoder', 'PatchNetwork', 'PhysicsNetwork', 'SupervisedNetwork', 'save_network', 'load_network']
 
 # %% ../../nbs/core/networks.ipynb #f86fc3e7
 def encoder(image: Any, filters: int, precision: str) -> list[Any]:
@@ -93,7 +95,7 @@ class PatchNetwork(keras.Model):
 
     def flat_patches(self, amplitude: Any) -> Any:
         """Patches of 1 for amplitudes (n, N, N)."""
-        return ops.broadcast_to(np.array([1, 0], np.float32), (ops.shape(amplitude)[0], self.support, self.support, 2))
+        return ops.broadcast_to(ops.convert_to_tensor(FLAT), (ops.shape(amplitude)[0], self.support, self.support, 2))
 
     def predict_patches(self, amplitude: np.ndarray, batch: int = 64) -> np.ndarray:
         """Complex patches (n, m, m) of diffraction amplitudes (n, N, N), as stored in the datasets."""
@@ -133,7 +135,7 @@ class PhysicsNetwork(PatchNetwork):
         amplitude = ops.reshape(inputs["amplitude"], (-1, self.window, self.window))
         patches = self.flat_patches(amplitude)
         for k, update in enumerate(self.updates):
-            known = self.features(patches, amplitude) + ([patches - np.array([1, 0], np.float32)] if k else [])
+            known = self.features(patches, amplitude) + ([patches - ops.convert_to_tensor(FLAT)] if k else [])
             patches = patches + update(ops.concatenate(known, -1))
         return ops.reshape(patches, (-1, members, self.support, self.support, 2))
 
@@ -146,7 +148,7 @@ class PhysicsNetwork(PatchNetwork):
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         """Likelihood of squared amplitudes `y` under the patches `y_pred` of the inputs `x`."""
-        intensity = self.predicted_intensity(y_pred, x["positions"])
+        y, intensity = ops.convert_to_tensor(y), self.predicted_intensity(y_pred, ops.convert_to_tensor(x["positions"]))
         if self.dose is None:
             return ops.mean(ops.abs(ops.sqrt(intensity + 1e-6) - ops.sqrt(y)))
         scale, epsilon = self.dose / (self.window / 2) ** 2, 1e-3
@@ -181,7 +183,7 @@ class SupervisedNetwork(PatchNetwork):
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         """Weighted distance between true patches `y` and `y_pred`."""
         light = self.diffraction.light()
-        distance = ops.sqrt(ops.sum((y - y_pred) ** 2, -1) + 1e-6)
+        distance = ops.sqrt(ops.sum((ops.convert_to_tensor(y) - y_pred) ** 2, -1) + 1e-6)
         return ops.mean(ops.sum(distance * light, (-2, -1))) / ops.sum(light)
 
 # %% ../../nbs/core/networks.ipynb #a6094128

@@ -81,7 +81,7 @@ class Diffraction(keras.layers.Layer):
         return image[..., inner, inner]
 
     def _signed_probe(self) -> tuple[Any, Any]:
-        sign = self.checkerboard / self.window                 # the Fourier transform is orthonormal
+        sign = ops.convert_to_tensor(self.checkerboard / self.window)          # the Fourier transform is orthonormal
         return self.probe[..., 0] * sign, self.probe[..., 1] * sign
 
     def light(self) -> Any:
@@ -91,6 +91,7 @@ class Diffraction(keras.layers.Layer):
 
     def far_field(self, patches: Any) -> tuple[Any, Any]:
         """Real and imaginary part of F(P O) for patches (n, m, m, 2), each (n, N, N)."""
+        patches = ops.convert_to_tensor(patches)
         pr, pi = self._signed_probe()
         er, ei = patches[..., 0] - 1.0, patches[..., 1]        # what differs from the flat object is nothing outside the support
         cr, ci = self._cut(pr), self._cut(pi)
@@ -110,7 +111,7 @@ class Diffraction(keras.layers.Layer):
         cr, ci = self._cut(pr), self._cut(pi)
         scale = 1 / (self._cut(pr**2 + pi**2) + 0.1 * ops.max(pr**2 + pi**2))
         real, imaginary = self.far_field(patches)
-        excess = amplitude * ops.rsqrt(real**2 + imaginary**2 + 1e-6) - 1
+        excess = ops.convert_to_tensor(amplitude) * ops.rsqrt(real**2 + imaginary**2 + 1e-6) - 1
         br, bi = (self._cut(b) for b in ops.ifft2((excess * real, excess * imaginary)))
         return ops.stack([(br * cr + bi * ci) * scale, (bi * cr - br * ci) * scale], -1)
 
@@ -120,10 +121,12 @@ def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:
 
     Row a of a matrix samples at ``a + offset`` with a sinc under a Hann window of `half_width` pixels to either side.
     """
+    offset = ops.convert_to_tensor(offset)
     step = np.subtract.outer(np.arange(size), np.arange(size)).astype(np.float32)
-    distance = step + ops.expand_dims(ops.expand_dims(offset, -1), -1)
+    sign = ops.convert_to_tensor(1 - 2 * (np.abs(step) % 2))
+    distance = ops.convert_to_tensor(step) + ops.expand_dims(ops.expand_dims(offset, -1), -1)
     # sin(pi (n + d)) = (-1)^n sin(pi d): one sine a matrix instead of one an element
-    sine = ops.sin(np.pi * offset)[..., None, None] * (1 - 2 * (np.abs(step) % 2))
+    sine = ops.sin(np.pi * offset)[..., None, None] * sign
     near = ops.abs(distance) < 1e-4
     sinc = ops.where(near, 1.0, sine / ops.where(near, 1.0, np.pi * distance))
     window = ops.cos(distance * (np.pi / (2 * half_width))) ** 2
