@@ -83,6 +83,8 @@ def refusals() -> Iterator[None]:
     """Turn what a person can mend into one line and exit status 2."""
     try:
         yield
+    except typer.Exit:                                          # how a command ends is a RuntimeError, too
+        raise
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         console.print(f"refused: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
