@@ -144,7 +144,7 @@ def refuse_inputs(job: ComparisonJob, design: StudyDesign) -> str | None:
         return f"FormatError: {refusal}"
     return None
 
-
+# %% ../nbs/06_comparison.ipynb #19ccc9a7
 def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int | None = None, dry_run: bool = False,
                             report: Callable[[JobResult | Job], None] | None = None,
                             everything: Sequence[ComparisonJob] | None = None) -> list[JobResult]:
@@ -253,7 +253,7 @@ def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Imag
             for row in [*compare(cut, a, design.ms_ssim_sigma, design.frc_threshold), ("complex", "seconds", images[method].seconds)]]
     return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=METRICS_COLUMNS))
 
-
+# %% ../nbs/06_comparison.ipynb #bc497108
 def read_image(path: str | Path, method: str, data: Dataset, design: StudyDesign) -> Image:
     """Image of a dataset by a method: from LSQML's file, or by running a network from its checkpoint on the dataset."""
     if method == "PtyChi":
@@ -276,7 +276,7 @@ def study_comparison(study: str | Path, dose: float, view: str, split: str) -> C
     images = {method: read_image(path, method, data, design) for method, path in method_files(study, design, dose, view, split).items()}
     return compare_condition(data.object, field, images, design, dose, view, split)
 
-
+# %% ../nbs/06_comparison.ipynb #5f2b453a
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:
     """Write ``metrics.csv``, ``aligned.npz`` and the pictures of a condition."""
     folder = Path(folder)

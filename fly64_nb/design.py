@@ -114,22 +114,18 @@ class StudyDesign:
     ----------
     profile, mode : str
         Where sizes and epochs come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned).
-    doses : tuple of float
-        Mean photons per exposure, ascending.
-    overlap_targets : mapping of str to float
-        Overlap in [0, 1) of each view besides ``baseline``; the views are ordered by falling overlap.
+    doses, overlap_targets : tuple of float, mapping of str to float
+        Mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling overlap.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
         A network input is a seed and C-1 of its K nearest neighbours, C = gridsize^2 <= K; more than one group a seed uses K-choose-C.
     patch_size, reference_diameter : int, str
         Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
     guard_band, footprint_energy, split_axis : float or None, float, str
         Smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
-    simulation_seed, grouping_seed, subsampling_seed : int
-        Seeds of the noise, of the groups and of the choice of positions.
+    simulation_seed, grouping_seed, subsampling_seed, minimum_positions : int
+        Seeds of noise and training, of the groups, of the choice of positions; a view of fewer positions in a split is skipped, and recorded.
     ms_ssim_sigma, frc_threshold : float
         Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
-    minimum_positions : int
-        A view of fewer positions in a split is skipped, and recorded as such.
     epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool
         Of LSQML, see `LsqmlSettings`; the probe is known by default, because refining it from few photons costs quality.
     training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str
@@ -166,10 +162,8 @@ class StudyDesign:
     network_loss: str = "poisson"
 
     def __post_init__(self):
-        set_ = lambda name, value: object.__setattr__(self, name, value)
-        set_("doses", tuple(sorted(float(d) for d in self.doses)))
-        set_("gridsizes", tuple(int(g) for g in self.gridsizes))
-        set_("overlap_targets", dict(sorted(self.overlap_targets.items(), key=lambda item: -item[1])))
+        vars(self).update(doses=tuple(sorted(map(float, self.doses))), gridsizes=tuple(map(int, self.gridsizes)),       # it is frozen
+                          overlap_targets=dict(sorted(self.overlap_targets.items(), key=lambda item: -item[1])))
         check_design(self)
 
 # %% ../nbs/00_design.ipynb #19939182

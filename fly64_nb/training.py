@@ -5,7 +5,6 @@
 # %% ../nbs/04_training.ipynb #ce63d0ee
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -121,7 +120,7 @@ class TrainingSettings:
     precision: str = "float32"
     seed: int = 0
 
-
+# %% ../nbs/04_training.ipynb #25345f75
 def best_precision() -> str:
     """``"mixed_bfloat16"`` on a CPU that multiplies bfloat16 matrices, else ``"float32"``.
 
@@ -168,7 +167,7 @@ def validation_rows(x: np.ndarray, share: float, members: int) -> tuple[np.ndarr
     order = np.argsort(x, kind="stable")
     return np.sort(order[:-held]), np.sort(order[-held:])
 
-
+# %% ../nbs/04_training.ipynb #034a705c
 @dataclass(frozen=True)
 class Examples:
     """Patterns of a dataset as a network is shown them.

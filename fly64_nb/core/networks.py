@@ -5,9 +5,6 @@
 # %% ../../nbs/core/networks.ipynb #ad0e6111
 from __future__ import annotations
 
-import io
-import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +153,7 @@ class PhysicsNetwork(PatchNetwork):
         terms = rate - counts + counts * ops.log((counts + epsilon) / (rate + epsilon))
         return ops.mean(ops.sum(terms, (-2, -1))) / self.dose
 
-
+# %% ../../nbs/core/networks.ipynb #8fd2426c
 @keras.saving.register_keras_serializable("fly64_nb")
 class SupervisedNetwork(PatchNetwork):
     """Encoder with an amplitude and a phase decoder, trained on true patches; see `PatchNetwork` for the parameters.

@@ -17,6 +17,7 @@ except ImportError:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
+from fastcore.basics import patch
 from keras import ops
 
 from .optics import footprint_extent
@@ -89,31 +90,37 @@ class Diffraction(keras.layers.Layer):
         intensity = self.probe[..., 0] ** 2 + self.probe[..., 1] ** 2
         return self._cut(intensity / ops.max(intensity))
 
-    def far_field(self, patches: Any) -> tuple[Any, Any]:
-        """Real and imaginary part of F(P O) for patches (n, m, m, 2), each (n, N, N)."""
-        patches = ops.convert_to_tensor(patches)
-        pr, pi = self._signed_probe()
-        er, ei = patches[..., 0] - 1.0, patches[..., 1]        # what differs from the flat object is nothing outside the support
-        cr, ci = self._cut(pr), self._cut(pi)
-        pad = [(0, 0), (self.edge, self.edge), (self.edge, self.edge)]
-        change = ops.fft2((ops.pad(er * cr - ei * ci, pad), ops.pad(er * ci + ei * cr, pad)))
-        flat = ops.fft2((pr, pi))
-        return flat[0] + change[0], flat[1] + change[1]
+# %% ../../nbs/core/physics.ipynb #11b2ca52
+@patch
+def far_field(self: Diffraction, patches: Any) -> tuple[Any, Any]:
+    """Real and imaginary part of F(P O) for patches (n, m, m, 2), each (n, N, N)."""
+    patches = ops.convert_to_tensor(patches)
+    pr, pi = self._signed_probe()
+    er, ei = patches[..., 0] - 1.0, patches[..., 1]        # what differs from the flat object is nothing outside the support
+    cr, ci = self._cut(pr), self._cut(pi)
+    pad = [(0, 0), (self.edge, self.edge), (self.edge, self.edge)]
+    change = ops.fft2((ops.pad(er * cr - ei * ci, pad), ops.pad(er * ci + ei * cr, pad)))
+    flat = ops.fft2((pr, pi))
+    return flat[0] + change[0], flat[1] + change[1]
 
-    def call(self, patches: Any) -> Any:
-        """Intensities (n, N, N) of patches (n, m, m, 2)."""
-        real, imaginary = self.far_field(patches)
-        return real**2 + imaginary**2                          # no root: its gradient is infinite at 0
 
-    def correction(self, patches: Any, amplitude: Any) -> Any:
-        """What the measured amplitudes (n, N, N) change in patches (n, m, m, 2); same shape as the patches."""
-        pr, pi = self._signed_probe()
-        cr, ci = self._cut(pr), self._cut(pi)
-        scale = 1 / (self._cut(pr**2 + pi**2) + 0.1 * ops.max(pr**2 + pi**2))
-        real, imaginary = self.far_field(patches)
-        excess = ops.convert_to_tensor(amplitude) * ops.rsqrt(real**2 + imaginary**2 + 1e-6) - 1
-        br, bi = (self._cut(b) for b in ops.ifft2((excess * real, excess * imaginary)))
-        return ops.stack([(br * cr + bi * ci) * scale, (bi * cr - br * ci) * scale], -1)
+@patch
+def call(self: Diffraction, patches: Any) -> Any:
+    """Intensities (n, N, N) of patches (n, m, m, 2)."""
+    real, imaginary = self.far_field(patches)
+    return real**2 + imaginary**2                          # no root: its gradient is infinite at 0
+
+
+@patch
+def correction(self: Diffraction, patches: Any, amplitude: Any) -> Any:
+    """What the measured amplitudes (n, N, N) change in patches (n, m, m, 2); same shape as the patches."""
+    pr, pi = self._signed_probe()
+    cr, ci = self._cut(pr), self._cut(pi)
+    scale = 1 / (self._cut(pr**2 + pi**2) + 0.1 * ops.max(pr**2 + pi**2))
+    real, imaginary = self.far_field(patches)
+    excess = ops.convert_to_tensor(amplitude) * ops.rsqrt(real**2 + imaginary**2 + 1e-6) - 1
+    br, bi = (self._cut(b) for b in ops.ifft2((excess * real, excess * imaginary)))
+    return ops.stack([(br * cr + bi * ci) * scale, (bi * cr - br * ci) * scale], -1)
 
 # %% ../../nbs/core/physics.ipynb #c2775b1f
 def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:
@@ -132,7 +139,7 @@ def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:
     window = ops.cos(distance * (np.pi / (2 * half_width))) ** 2
     return ops.where(ops.abs(distance) < half_width, sinc * window, 0.0)
 
-
+# %% ../../nbs/core/physics.ipynb #a557ac09
 @keras.saving.register_keras_serializable("fly64_nb")
 class MergePatches(keras.layers.Layer):
     """Patches of a group, averaged where they overlap, at the position of each; always in float32."""
