@@ -226,8 +226,10 @@ def run_compare(study: Path, dose: Sequence[float] = (), view: Sequence[str] = (
 # %% ../../nbs/core/cli.ipynb #d58725f9
 def run_report(study: Path, dry_run: bool = False) -> list[Any]:
     """Phase H: the report."""
+    from fly64_nb.design import read_study
     from fly64_nb.report import build_report_job, publish_report
 
+    read_study(study)                                            # refuses a folder that is no study
     job = build_report_job(study)
     results = carry_out("H report", study, [job], [], "manifest.json", 1, dry_run)
     if results[0].status in ("done", "up to date") and not dry_run:
