@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from conftest import fly64
@@ -68,10 +69,12 @@ def test_a_stub_reconstruction_fails_its_comparison_by_name(copy):
 
 def test_only_what_depends_on_a_damaged_file_is_made_again(copy):
     target = copy / "phase_g" / "dose_10000" / "dense" / "train" / "metrics.csv"
-    before = target.read_bytes()
+    numbers = lambda: pd.read_csv(target).query("metric != 'seconds'").reset_index(drop=True)
+    before = numbers()
     target.write_text("dose,view\n")
     done = fly64("compare", copy)
-    assert "1 done, 5 up to date" in done.stdout and target.read_bytes() == before
+    assert "1 done, 5 up to date" in done.stdout
+    pd.testing.assert_frame_equal(numbers(), before, check_exact=True)
 
 
 def test_the_report_of_an_unfinished_study_says_what_is_missing(copy):
