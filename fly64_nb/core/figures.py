@@ -193,7 +193,7 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
     amplitudes = {"truth": np.abs(truth), **{n: np.abs(o) for n, o in methods.items()}}
     (oy, ox), (h, w) = origin, truth.shape
     extent = (ox - 0.5, ox + w - 0.5, oy + h - 0.5, oy - 0.5)
-    fig, axes = plt.subplots(4, 1 + len(methods), figsize=(3.1 * (1 + len(methods)) + 1.2, 4 * (2.9 * h / w + 0.25) + 0.9), layout="constrained",
+    fig, axes = plt.subplots(4, 1 + len(methods), figsize=(3.1 * (1 + len(methods)) + 1.2, 4 * (2.9 * h / w + 0.4) + 0.9), layout="constrained",
                              squeeze=False, sharex=True, sharey=True)
     for row, (channel, images, unit, cmap) in enumerate((("amplitude", amplitudes, "transmission", AMPLITUDE), ("phase", phases, "rad", PHASE))):
         limits = robust_limits(images["truth"])
@@ -206,8 +206,8 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
                 wrong = axes[2 * row + 1, column].imshow(errors[name], cmap=ERROR, vmin=-span, vmax=span, extent=extent)
                 axes[2 * row + 1, column].set_title(f"{name}: {channel} error")
         axes[2 * row + 1, 0].axis("off")
-        fig.colorbar(shown, ax=axes[2 * row], label=f"{channel} ({unit})", fraction=0.05)
-        fig.colorbar(wrong, ax=axes[2 * row + 1], label=f"error ({unit})", fraction=0.05)
+        for bar, place in ((shown, axes[2 * row]), (wrong, axes[2 * row + 1])):
+            fig.colorbar(bar, ax=place, fraction=0.05).set_label(unit, fontsize="small")        # a wide field leaves no room for more
     axes[2, 0].set(xlabel="x (px)", ylabel="y (px)")
     fig.suptitle(title)
     return fig
