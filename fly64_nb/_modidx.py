@@ -378,6 +378,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/fly64_nb', 'doc_host': '',
                                                                                    'fly64_nb/training.py'),
                                    'fly64_nb.training.split_photons': ('training.html#split_photons', 'fly64_nb/training.py'),
                                    'fly64_nb.training.train_network': ('training.html#train_network', 'fly64_nb/training.py'),
+                                   'fly64_nb.training.trained_view': ('training.html#trained_view', 'fly64_nb/training.py'),
                                    'fly64_nb.training.training_settings': ('training.html#training_settings', 'fly64_nb/training.py'),
                                    'fly64_nb.training.validation_rows': ('training.html#validation_rows', 'fly64_nb/training.py'),
                                    'fly64_nb.training.write_training': ('training.html#write_training', 'fly64_nb/training.py')}}}

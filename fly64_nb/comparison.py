@@ -18,12 +18,12 @@ from .contract import Dataset, validate_dataset_contract
 from .core.alignment import Aligned, Field, align, common_field, true_phase
 from .core.checkpoints import read_checkpoint_record
 from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
-from .core.jobs import Job, JobResult, Running, require_inputs, run_job, run_jobs, write_log, write_manifest
+from .core.jobs import Job, JobResult, Running, require_inputs, run_job, run_jobs, why_stale, write_log, write_manifest
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
 from .design import StudyDesign, dose_folder, read_study
 from .lsqml import read_reconstruction, reconstruction_dir
 from .overlap import skipped_view, view_path
-from .training import checkpoint_path, gridsize_of, reconstruct_with_network
+from .training import METHODS, checkpoint_path, gridsize_of, reconstruct_with_network, trained_view
 
 # %% auto #0
 __all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob',
@@ -32,7 +32,7 @@ __all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'c
            'compare_condition', 'read_image', 'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
-METHOD_ORDER = ("PtychoPINN", "Baseline", "PtyChi")
+METHOD_ORDER = (*METHODS, "PtyChi")
 METRICS_COLUMNS = ["dose", "view", "split", "seed", "method", "channel", "metric", "value"]
 
 
@@ -88,9 +88,8 @@ def comparison_dir(study: str | Path, dose: float, view: str, split: str) -> Pat
 
 def method_files(study: str | Path, design: StudyDesign, dose: float, view: str, split: str) -> dict[str, Path]:
     """What each method's image of a condition is made from; a network whose view phase D left out of training is not among them."""
-    networks = {"PtychoPINN": view, "Baseline": "baseline"}
-    files = {method: checkpoint_path(study, design, dose, view, method) for method, trained_on in networks.items()
-             if skipped_view(study, dose, trained_on, "train") is None}
+    files = {method: checkpoint_path(study, design, dose, view, method) for method in METHODS
+             if skipped_view(study, dose, trained_view(method, view), "train") is None}
     return {**files, "PtyChi": reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"}
 
 
@@ -124,7 +123,7 @@ def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing:
 # %% ../nbs/06_comparison.ipynb #00f7f455
 def expected_record(design: StudyDesign, dose: float, view: str, method: str, probe_digest: str) -> dict[str, Any]:
     """What a checkpoint must say of itself to be used for a condition."""
-    trained_on = "baseline" if method == "Baseline" else view
+    trained_on = trained_view(method, view)
     return {"method": method, "dose": dose, "view": trained_on, "gridsize": gridsize_of(design, trained_on), "probe_digest": probe_digest}
 
 
@@ -168,7 +167,7 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
     """
     study = Path(study)
     design = read_study(study)["design"]
-    refused = {} if dry_run else {job.name: why for job in jobs if (why := refuse_inputs(job, design))}
+    refused = {} if dry_run else {job.name: why for job in jobs if why_stale(job) and (why := refuse_inputs(job, design))}
 
     def run(job: ComparisonJob, dry_run: bool = False, running: Running | None = None) -> subprocess.CompletedProcess:
         if job.name not in refused:

@@ -133,7 +133,7 @@ def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, cha
         return None
     columns = [n for n in ("truth", *METHOD_ORDER) if any(name == n for _, name in images)][1 if error else 0:]
     truth = next(image for (_, name), image in images.items() if name == "truth")
-    span = float(np.percentile(np.abs(np.concatenate([i.ravel() for i in images.values()])), 98))
+    span = float(np.percentile(np.abs(np.concatenate([images[k].ravel() for k in images if k[1] != "truth"])), 98))
     limits = (-span, span) if error else figures.robust_limits(truth)
     cmap = figures.ERROR if error else figures.AMPLITUDE if channel == "amplitude" else figures.PHASE
     h, w = truth.shape

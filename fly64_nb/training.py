@@ -17,6 +17,7 @@ import pandas as pd
 from .contract import Dataset
 from .core.formats import array_digest, atomic_path, job_seed
 from .core.jobs import Job, require_inputs
+from .core.optics import amplitude_to_counts, counts_to_amplitude
 from .core.stitching import stitch_patches
 from .design import StudyDesign, dose_folder
 from .overlap import form_groups, skipped_view, view_path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 METHODS = {"PtychoPINN": "pinn", "Baseline": "supervised"}         # in tables, and in names of files
 
 # %% auto #0
-__all__ = ['METHODS', 'TrainingJob', 'gridsize_of', 'checkpoint_path', 'build_training_jobs', 'TrainingSettings',
+__all__ = ['METHODS', 'TrainingJob', 'gridsize_of', 'trained_view', 'checkpoint_path', 'build_training_jobs', 'TrainingSettings',
            'best_precision', 'training_settings', 'split_photons', 'validation_rows', 'Examples', 'Trained',
            'make_network', 'train_network', 'reconstruct_with_network', 'write_training']
 
@@ -47,9 +48,14 @@ def gridsize_of(design: StudyDesign, view: str) -> int:
     return 1 if view == "baseline" else max(design.gridsizes)
 
 
+def trained_view(method: str, view: str) -> str:
+    """View whose train split a network was trained on to reconstruct a view: the supervised one on the baseline, whatever the view."""
+    return "baseline" if method == "Baseline" else view
+
+
 def checkpoint_path(study: str | Path, design: StudyDesign, dose: float, view: str, method: str) -> Path:
-    """Checkpoint with which a method reconstructs a view; the supervised network was trained on the baseline whatever the view."""
-    trained_on = "baseline" if method == "Baseline" else view
+    """Checkpoint with which a method reconstructs a view."""
+    trained_on = trained_view(method, view)
     return Path(study) / "phase_e" / dose_folder(dose) / trained_on / f"gs{gridsize_of(design, trained_on)}" / f"{METHODS[method]}.keras"
 
 
@@ -124,7 +130,8 @@ class TrainingSettings:
 def best_precision() -> str:
     """``"mixed_bfloat16"`` on a CPU that multiplies bfloat16 matrices, else ``"float32"``.
 
-    On such a CPU it was measured to train 1.2 to 1.6 times faster, and the quality did not change; on a GPU it has not been measured.
+    On such a CPU a prototype of the physics-informed network trained 1.2 times faster than in float32; the quality of the two was not
+    compared, and neither was measured on a GPU.
     """
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -136,7 +143,7 @@ def best_precision() -> str:
 def training_settings(design: StudyDesign, dose: float, view: str, method: str) -> TrainingSettings:
     """Settings of one job: the design's, and the seed of its condition.
 
-    A supervised step costs half of a physics-informed one or less, so that network sees twice as many patterns.
+    A supervised step costs about half of a physics-informed one, so that network sees twice as many patterns.
     """
     seed = int(job_seed(design.simulation_seed, "training", method, dose, view).generate_state(1)[0] >> 1)
     return TrainingSettings(images=design.training_images * (2 if method == "Baseline" else 1), photon_split=design.photon_split,
@@ -204,12 +211,12 @@ class Examples:
         """Inputs and targets of some groups, photons dealt anew."""
         from fly64_nb.core.physics import patches_to_pairs
 
-        scale = (self.data.window / 2) ** 2 / self.data.dose
-        kept, held = split_photons(np.rint(self.data.diffraction[groups] ** 2 / scale), self.settings.photon_split, rng)
+        dose = self.data.dose
+        kept, held = split_photons(amplitude_to_counts(self.data.diffraction[groups], dose), self.settings.photon_split, rng)
         positions = np.stack([self.data.y[groups], self.data.x[groups]], -1)
         positions -= positions.mean(1, keepdims=True)
-        inputs = {"amplitude": np.sqrt(kept * np.float32(scale)), "positions": positions.astype(np.float32)}
-        return inputs, patches_to_pairs(self.data.Y[groups], self.support) if self.supervised else held * np.float32(scale)
+        inputs = {"amplitude": counts_to_amplitude(kept, dose), "positions": positions.astype(np.float32)}
+        return inputs, patches_to_pairs(self.data.Y[groups], self.support) if self.supervised else held * np.float32((self.data.window / 2) ** 2 / dose)
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Batches of `size` groups without end; every epoch with new neighbours, in a new order."""
