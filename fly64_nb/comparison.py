@@ -5,9 +5,8 @@
 # %% ../nbs/06_comparison.ipynb #998466fa
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,18 @@ from .contract import Dataset, validate_dataset_contract
 from .core.alignment import Aligned, Field, align, common_field, true_phase
 from .core.checkpoints import read_checkpoint_record
 from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
-from .core.jobs import Job, JobResult, Running, require_inputs, run_job, run_jobs, why_stale, write_log, write_manifest
+from .core.jobs import Job, JobResult, preview, require_inputs, write_manifest
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
 from .design import StudyDesign, dose_folder, read_study
 from .lsqml import read_reconstruction, reconstruction_dir
-from .overlap import skipped_view, view_path
+from .overlap import leave_out_skipped, skipped_view, view_path
 from .training import METHODS, checkpoint_path, gridsize_of, reconstruct_with_network, trained_view
 
 # %% auto #0
 __all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob',
-           'comparison_dir', 'method_files', 'build_comparison_jobs', 'expected_record', 'refuse_inputs',
-           'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'pivot', 'headline', 'Comparison', 'Image',
-           'compare_condition', 'read_image', 'study_comparison', 'write_comparison']
+           'comparison_dir', 'method_files', 'comparison_jobs', 'build_comparison_jobs', 'expected_record',
+           'refuse_inputs', 'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'pivot', 'headline',
+           'Comparison', 'Image', 'compare_condition', 'read_image', 'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
 METHOD_ORDER = (*METHODS, "PtyChi")
@@ -80,6 +79,10 @@ def complex_correlations(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 class ComparisonJob(Job):
     """Comparison of one dose, view and split."""
 
+    def refusal(self) -> str | None:
+        """Why the comparison cannot be made from its files, or None."""
+        return refuse_inputs(self, read_study(self.study)["design"])
+
 
 def comparison_dir(study: str | Path, dose: float, view: str, split: str) -> Path:
     """Folder of a condition's comparison."""
@@ -93,28 +96,36 @@ def method_files(study: str | Path, design: StudyDesign, dose: float, view: str,
     return {**files, "PtyChi": reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"}
 
 
+def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJob]:
+    """Every comparison of a design in fixed order; networks, and the views that share the field, as far as earlier phases make them."""
+    study, jobs = Path(study), []
+    for dose, view, split in design.conditions:
+        folder = comparison_dir(study, dose, view, split)
+        own = view_path(study, dose, view, split)
+        jobs.append(ComparisonJob(
+            phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
+            view=view, split=split, gridsize=gridsize_of(design, view), parameters={"study": ".", "dose": dose, "view": view, "split": split},
+            inputs=(own, reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz", study / "study.json"),
+            optional_inputs=(*(checkpoint_path(study, design, dose, view, method) for method in METHODS),
+                             *(path for v in design.views if (path := view_path(study, dose, v, split)) != own)),
+            outputs=tuple(folder / name for name in ("metrics.csv", "aligned.npz", "comparison.png", "frc.png", "correlation_heatmap.png", "ms_ssim_heatmap.png")),
+            log_path=folder / "comparison.log", memory_gb=2.0,
+            imports=("fly64_nb.comparison", "fly64_nb.core.networks", "torchmetrics.functional.image", "fly64_nb.core.figures")))
+    return jobs
+
+
 def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ComparisonJob], list[dict[str, Any]]]:
     """Comparison jobs of a study in fixed order, and a row with the reason for each condition that is left out.
 
     A condition is left out when phase D gave a reason, or, with `allow_missing`, when an input is missing; without, such a job is
     among the jobs and will fail by name.
     """
-    study = Path(study)
-    jobs, skipped = [], []
-    for dose, view, split in design.conditions:
-        folder = comparison_dir(study, dose, view, split)
-        datasets = [view_path(study, dose, v, split) for v in design.views if skipped_view(study, dose, v, split) is None]
-        job = ComparisonJob(
-            phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
-            view=view, split=split, gridsize=gridsize_of(design, view), parameters={"study": ".", "dose": dose, "view": view, "split": split},
-            inputs=(*method_files(study, design, dose, view, split).values(), *datasets, study / "study.json"),
-            outputs=tuple(folder / name for name in ("metrics.csv", "aligned.npz", "comparison.png", "frc.png", "correlation_heatmap.png", "ms_ssim_heatmap.png")),
-            log_path=folder / "comparison.log")
-        reason = skipped_view(study, dose, view, split)
-        if reason:
-            skipped.append({**job.describe(), "reason": reason})
-        else:
-            jobs.append(job)
+    jobs, skipped = leave_out_skipped(comparison_jobs(study, design))
+    # phase D has run and says what it left out: all else that a comparison can use, it must use
+    absent = {job.name: {path for v in design.views if skipped_view(study, job.dose, v, job.split) for path in [view_path(study, job.dose, v, job.split)]}
+              | {checkpoint_path(study, design, job.dose, job.view, m) for m in METHODS} - set(method_files(study, design, job.dose, job.view, job.split).values())
+              for job in jobs}
+    jobs = [replace(job, inputs=(*job.inputs, *(p for p in job.optional_inputs if p not in absent[job.name])), optional_inputs=()) for job in jobs]
     if not allow_missing:
         return jobs, skipped
     ready, missing = require_inputs(jobs, True)
@@ -144,9 +155,7 @@ def refuse_inputs(job: ComparisonJob, design: StudyDesign) -> str | None:
     return None
 
 # %% ../nbs/06_comparison.ipynb #19ccc9a7
-def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int | None = None, dry_run: bool = False,
-                            report: Callable[[JobResult | Job], None] | None = None,
-                            everything: Sequence[ComparisonJob] | None = None) -> list[JobResult]:
+def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int = 0, dry_run: bool = False) -> list[JobResult]:
     """Run comparisons, write ``comparison_manifest.json`` and ``comparison_summary.txt``, and gather ``metrics.csv``.
 
     Parameters
@@ -154,10 +163,10 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
     jobs : sequence of ComparisonJob
         The jobs to run.
     study : path
-    workers, dry_run, report
-        As for `run_jobs`.
-    everything : sequence of ComparisonJob, optional
-        All comparisons of the study, when `jobs` are some of them: the manifest lists them all.
+    workers : int
+        Jobs at a time; 0 takes as many as there are cores.
+    dry_run : bool
+        Say what would be run, and run nothing.
 
     Returns
     -------
@@ -165,21 +174,18 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
         A comparison that fails is a row; the others go on. One whose input is missing or no good fails with return code 2, before
         any of them starts.
     """
+    from fly64_nb.core.cluster import Engine
+    from fly64_nb.core.engine import plan_jobs
+
     study = Path(study)
-    design = read_study(study)["design"]
-    refused = {} if dry_run else {job.name: why for job in jobs if why_stale(job) and (why := refuse_inputs(job, design))}
-
-    def run(job: ComparisonJob, dry_run: bool = False, running: Running | None = None) -> subprocess.CompletedProcess:
-        if job.name not in refused:
-            return run_job(job, dry_run, running=running)
-        job.record_path.unlink(missing_ok=True)
-        write_log(job.log_path, f"{job.phase}/{job.name}", job.command, 2, "", refused[job.name])
-        return subprocess.CompletedProcess(job.command, 2, "", refused[job.name])
-
-    results = run_jobs(jobs, workers, dry_run, run, report)
-    ended = write_manifest(study / "phase_g" / "comparison_manifest.json", everything or jobs, results)
+    if dry_run:
+        results = [preview(job) for job in jobs]
+    else:
+        with Engine(study, "execute_comparison_jobs", workers) as engine:
+            results = engine.run(plan_jobs(jobs))
+    ended = write_manifest(study / "phase_g" / "comparison_manifest.json", jobs, results)
     if not dry_run:
-        write_summary(study, everything or jobs, ended)
+        write_summary(study, jobs, ended)
     return results
 
 

@@ -5,6 +5,7 @@
 # %% ../nbs/01_contract.ipynb #b7fcb2dc
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,10 @@ def audit_study(study: str | Path, neighbor_count: int, gridsize: int) -> list[d
     return rows
 
 # %% ../nbs/01_contract.ipynb #477cf08a
-def build_audit_job(study: str | Path) -> Job:
-    """The job that audits every dataset of a study."""
+def build_audit_job(study: str | Path, writers: Sequence[Job]) -> Job:
+    """The job that audits every dataset of a study; `writers` are the jobs of phases C and D that write them."""
     study = Path(study)
-    datasets = sorted(p for phase in ("phase_c", "phase_d") for p in (study / phase).rglob("*.npz"))
     return Job(phase="phase_b", name="contract", notebook="01_contract.ipynb", study=study, parameters={"study": "."},
-               inputs=(study / "study.json", *datasets), outputs=(study / "phase_b" / "contract_report.json",),
-               log_path=study / "phase_b" / "contract.log")
+               inputs=(study / "study.json", *(p for job in writers for p in job.outputs if p.suffix == ".npz")),
+               optional_inputs=tuple(p for job in writers for p in job.optional_outputs), outputs=(study / "phase_b" / "contract_report.json",),
+               log_path=study / "phase_b" / "contract.log", imports=("fly64_nb.core.figures", "pandas"))

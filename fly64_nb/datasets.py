@@ -144,7 +144,7 @@ def build_generation_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
     return [Job(phase="phase_c", name=f"{dose_folder(dose)}/datasets", notebook="02_datasets.ipynb", study=study, dose=dose,
                 parameters={"study": ".", "dose": dose}, inputs=(study / "study.json", study / "base.npz"),
                 outputs=tuple(study / "phase_c" / dose_folder(dose) / f"patched_{split}.npz" for split in design.splits),
-                log_path=study / "phase_c" / dose_folder(dose) / "generation.log")
+                log_path=study / "phase_c" / dose_folder(dose) / "generation.log", imports=("fly64_nb.datasets", "fly64_nb.core.figures"))
             for dose in design.doses]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from .core.optics import footprint_extent
 from .core.solver import LsqmlSettings, Reconstruction
 
 # %% auto #0
-__all__ = ['PROFILES', 'Profile', 'get_profile', 'check_design', 'StudyDesign', 'dose_folder', 'get_study_design', 'environment',
-           'freeze_study', 'read_study', 'check_same_study', 'make_base', 'suitable_design', 'build_design_job']
+__all__ = ['PROFILES', 'Profile', 'get_profile', 'check_design', 'StudyDesign', 'dose_folder', 'get_study_design',
+           'parse_overlaps', 'environment', 'freeze_study', 'read_study', 'check_same_study', 'make_base',
+           'suitable_design', 'build_design_job', 'study_roots', 'replicate_design', 'build_replicate_jobs']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def check_design(design: StudyDesign) -> None:
     need(design.guard_band is None or design.guard_band >= 0, "guard_band", "must be None or at least 0 px")
     need(0 < design.footprint_energy <= 1, "footprint_energy", "must lie in (0, 1]")
     need(design.split_axis == "y", "split_axis", "only 'y' is implemented")
+    need(isinstance(design.replicates, int) and design.replicates >= 1, "replicates", "must be a whole number of noise seeds, at least 1")
     need(design.ms_ssim_sigma > 0, "ms_ssim_sigma", "must be positive")
     need(0 < design.frc_threshold < 1, "frc_threshold", "must lie in (0, 1)")
     need(design.minimum_positions >= 1, "minimum_positions", "must be at least 1")
@@ -124,6 +127,8 @@ class StudyDesign:
         Smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
     simulation_seed, grouping_seed, subsampling_seed, minimum_positions : int
         Seeds of noise and training, of the groups, of the choice of positions; a view of fewer positions in a split is skipped, and recorded.
+    replicates : int
+        Noise seeds, counted up from `simulation_seed`: the whole study is made once with each, at the same positions.
     ms_ssim_sigma, frc_threshold : float
         Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
     epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool
@@ -146,6 +151,7 @@ class StudyDesign:
     simulation_seed: int = 42
     grouping_seed: int = 123
     subsampling_seed: int = 456
+    replicates: int = 1
     ms_ssim_sigma: float = 1.0
     frc_threshold: float = 0.5
     minimum_positions: int = 12
@@ -183,6 +189,12 @@ def splits(self: StudyDesign) -> tuple[str, ...]:
 def conditions(self: StudyDesign) -> tuple[tuple[float, str, str], ...]:
     """Every (dose, view, split) in the study's order."""
     return tuple((dose, view, split) for dose in self.doses for view in self.views for split in self.splits)
+
+
+@patch(as_prop=True)
+def seeds(self: StudyDesign) -> tuple[int, ...]:
+    """Noise seeds of the replicates, ascending; the first is that of the study root itself."""
+    return tuple(range(self.simulation_seed, self.simulation_seed + self.replicates))
 
 
 @patch
@@ -232,6 +244,35 @@ def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
     sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": p.start_epochs, "recover_epochs": p.recover_epochs,
              "training_images": p.training_images, "filters": p.filters}
     return StudyDesign(**{"profile": profile, **sizes, **changes})
+
+# %% ../nbs/00_design.ipynb #fc830bbf
+def parse_overlaps(text: str) -> dict[str, float]:
+    """Overlap targets by view from text: ``"0,0.7"`` names the views ``overlap_00, overlap_70``, ``"dense=0.7"`` gives the name; both may be mixed.
+
+    Raises
+    ------
+    ValueError
+        For an entry that is no overlap in [0, 1) or has no plain word as name, and for a name or an overlap that stands there twice.
+    """
+    targets: dict[str, float] = {}
+    for entry in (part.strip() for part in text.split(",")):
+        name, _, number = (part.strip() for part in entry.rpartition("="))
+        try:
+            target = float(number)
+        except ValueError:
+            target = float("nan")
+        if not 0 <= target < 1:
+            raise ValueError(f"overlaps: {entry!r} in {text!r}: needed is an overlap in [0, 1), such as 0.7, or one with a name, such as dense=0.7")
+        whole, _, rest = f"{100 * target:.6f}".rstrip("0").partition(".")
+        name = name if "=" in entry else f"overlap_{whole:0>2}" + (f"p{rest}" if rest else "")
+        if not name.isidentifier() or name == "baseline":
+            raise ValueError(f"overlaps: name {name!r} in {text!r}: needed is a plain word other than 'baseline', because it names a folder")
+        if name in targets:
+            raise ValueError(f"overlaps: name {name!r} stands twice in {text!r}: each view needs its own")
+        if target in targets.values():
+            raise ValueError(f"overlaps: {target:g} stands twice in {text!r}: the two views would have the same positions")
+        targets[name] = target
+    return targets
 
 # %% ../nbs/00_design.ipynb #d2d9a26d
 def environment() -> dict[str, Any]:
@@ -334,13 +375,29 @@ def suitable_design(design: StudyDesign, base: Base | MeasuredScan) -> StudyDesi
 # %% ../nbs/00_design.ipynb #5bd52723
 def build_design_job(study: str | Path, design: StudyDesign, base_file: str | Path | None = None) -> Job:
     """The job that freezes ``study.json`` and ``base.npz``."""
-    import os
-
     study = Path(study)
     default = asdict(get_study_design(design.profile))
-    changes = {k: v for k, v in asdict(design).items() if v != default[k] and k not in ("profile", "mode")}
+    given = ("profile", "mode", "patch_size") if base_file else ("profile", "mode")         # a base that is read brings its window along
+    changes = {k: v for k, v in asdict(design).items() if v != default[k] and k not in given}
     source = os.path.relpath(Path(base_file).resolve(), study.resolve()) if base_file else ""
     return Job(phase="phase_a", name="design", notebook="00_design.ipynb", study=study,
                parameters={"study": ".", "base_file": source, "profile": design.profile, "mode": design.mode, "changes": json.dumps(changes)},
                inputs=(Path(base_file),) if base_file else (), outputs=(study / "base.npz", study / "study.json"),
-               log_path=study / "phase_a" / "design.log")
+               log_path=study / "phase_a" / "design.log", imports=("fly64_nb.design", "fly64_nb.core.figures"), gpu=bool(base_file))
+
+# %% ../nbs/00_design.ipynb #d666ea02
+def study_roots(study: str | Path, design: StudyDesign) -> dict[int, Path]:
+    """Study root of each noise seed, ascending: the study itself, then ``replicates/seed_43`` and so on."""
+    study = Path(study)
+    return {seed: study if seed == design.simulation_seed else study / "replicates" / f"seed_{seed}" for seed in design.seeds}
+
+
+def replicate_design(design: StudyDesign, seed: int) -> StudyDesign:
+    """The design of one replicate: the same with another noise seed, and no replicates of its own."""
+    return replace(design, simulation_seed=seed, replicates=1)
+
+
+def build_replicate_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
+    """For each noise seed after the first, the job that freezes ``study.json`` and ``base.npz`` of its replicate from the study's base."""
+    return [build_design_job(root, replicate_design(design, seed), Path(study) / "base.npz")
+            for seed, root in study_roots(study, design).items() if seed != design.simulation_seed]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import numpy as np
 
 from .contract import Dataset, validate_dataset_contract
 from .core.formats import FormatError, job_seed, load_arrays, metadata_array, read_metadata, write_npz, write_product
-from .core.jobs import Job, Running, require_inputs, run_job, write_log
+from .core.engine import run_job
+from .core.jobs import Job, preview, require_inputs, write_log
 from .core.solver import Reconstruction, reconstruct
+from .core.warm import REFUSED
 from .design import StudyDesign, dose_folder, environment
-from .overlap import skipped_view, view_path
+from .overlap import leave_out_skipped, view_path
 
 # %% auto #0
-__all__ = ['ReconstructionJob', 'reconstruction_dir', 'build_ptychi_jobs', 'run_ptychi_job', 'reconstruct_dataset',
-           'write_reconstruction', 'read_reconstruction']
+__all__ = ['ReconstructionJob', 'reconstruction_dir', 'reconstruction_jobs', 'build_ptychi_jobs', 'run_ptychi_job',
+           'reconstruct_dataset', 'write_reconstruction', 'read_reconstruction']
 
 # %% ../nbs/05_lsqml.ipynb #0069cc0b
 @dataclass(frozen=True)
@@ -33,12 +35,35 @@ class ReconstructionJob(Job):
         """The canonical dataset to reconstruct."""
         return self.inputs[0]
 
+    def refusal(self) -> str | None:
+        """Why the dataset breaks the contract, or None."""
+        try:
+            validate_dataset_contract(self.dataset)
+        except FormatError as refusal:
+            return f"FormatError: {refusal}"
+        return None
+
 
 def reconstruction_dir(study: str | Path, dose: float, view: str, split: str) -> Path:
     """Folder of a condition's reconstruction."""
     return Path(study) / "phase_f" / dose_folder(dose) / view / split
 
 # %% ../nbs/05_lsqml.ipynb #8c8c738f
+def reconstruction_jobs(study: str | Path, design: StudyDesign) -> list[ReconstructionJob]:
+    """Every reconstruction of a design in fixed order, whether or not its dataset is there."""
+    study, jobs = Path(study), []
+    for dose, view, split in design.conditions:
+        folder = reconstruction_dir(study, dose, view, split)
+        jobs.append(ReconstructionJob(
+            phase="phase_f", name=f"{dose_folder(dose)}/{view}_{split}", notebook="05_lsqml.ipynb", study=study, dose=dose,
+            view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
+            parameters={"study": ".", "dose": dose, "view": view, "split": split},
+            inputs=(view_path(study, dose, view, split), study / "study.json"),
+            outputs=(folder / "ptychi_reconstruction.npz", folder / "product.h5"), log_path=folder / "ptychi.log", memory_gb=2.0, gpu=True,
+            imports=("fly64_nb.lsqml", "ptychi.api.task", "fly64_nb.core.figures", "tqdm.auto")))
+    return jobs
+
+
 def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ReconstructionJob], list[dict[str, Any]]]:
     """Reconstruction jobs of a study in fixed order, and a row with the reason for each condition that is left out.
 
@@ -54,28 +79,13 @@ def build_ptychi_jobs(study: str | Path, design: StudyDesign, allow_missing: boo
     FileNotFoundError
         If a dataset is missing, phase D gave no reason for it, and `allow_missing` is false.
     """
-    study = Path(study)
-    jobs, skipped = [], []
-    for dose, view, split in design.conditions:
-        folder = reconstruction_dir(study, dose, view, split)
-        job = ReconstructionJob(
-            phase="phase_f", name=f"{dose_folder(dose)}/{view}_{split}", notebook="05_lsqml.ipynb", study=study, dose=dose,
-            view=view, split=split, gridsize=1 if view == "baseline" else max(design.gridsizes),
-            parameters={"study": ".", "dose": dose, "view": view, "split": split},
-            inputs=(view_path(study, dose, view, split), study / "study.json"),
-            outputs=(folder / "ptychi_reconstruction.npz", folder / "product.h5"), log_path=folder / "ptychi.log")
-        reason = skipped_view(study, dose, view, split)
-        if reason:
-            skipped.append({**job.describe(), "reason": reason})
-        else:
-            jobs.append(job)
+    jobs, skipped = leave_out_skipped(reconstruction_jobs(study, design))
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 
 # %% ../nbs/05_lsqml.ipynb #1efb14c2
-def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path | None = None,
-                   running: Running | None = None) -> subprocess.CompletedProcess:
-    """Run one reconstruction; its input is validated before a process is started.
+def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path | None = None) -> subprocess.CompletedProcess:
+    """Run one reconstruction in a process of its own; its input is validated before that is started.
 
     Parameters
     ----------
@@ -84,22 +94,20 @@ def run_ptychi_job(job: ReconstructionJob, dry_run: bool = False, log_path: Path
         Return command, output folder and log path as standard output, and run nothing.
     log_path : path, optional
         Instead of the job's own.
-    running : Running, optional
-        As for `run_job`.
 
     Returns
     -------
     subprocess.CompletedProcess
         With the return code; an input that breaks the contract is return code 2, with the refusal as standard error and in the log.
     """
-    if not dry_run:
-        try:
-            validate_dataset_contract(job.dataset)
-        except FormatError as refusal:
-            message = f"FormatError: {refusal}"
-            write_log(Path(log_path or job.log_path), f"{job.phase}/{job.name}", job.command, 2, "", message)
-            return subprocess.CompletedProcess(job.command, 2, "", message)
-    return run_job(job, dry_run, log_path, running)
+    job = replace(job, log_path=Path(log_path or job.log_path))
+    if dry_run:
+        return subprocess.CompletedProcess(job.command, 0, preview(job).detail, "")
+    if refusal := job.refusal():
+        write_log(job.log_path, job.title, job.command, REFUSED, "", refusal)
+        return subprocess.CompletedProcess(job.command, REFUSED, "", refusal)
+    result = run_job(job)
+    return subprocess.CompletedProcess(job.command, result.returncode, "", result.detail)
 
 # %% ../nbs/05_lsqml.ipynb #80e947b8
 def reconstruct_dataset(data: Dataset, design: StudyDesign, on_epoch=None) -> Reconstruction:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from .design import StudyDesign, dose_folder, read_study
 
 # %% auto #0
 __all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'make_view', 'view_path',
-           'skipped_view', 'build_overlap_jobs', 'skipped_views', 'generate_view']
+           'skipped_view', 'OverlapJob', 'build_overlap_jobs', 'leave_out_skipped', 'skipped_views', 'generate_view']
 
 # %% ../nbs/03_overlap.ipynb #3f33f30d
 def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -> np.ndarray:
@@ -215,15 +217,33 @@ def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str |
     return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
 
 
-def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
+@dataclass(frozen=True)
+class OverlapJob(Job):
+    """One view at one dose, both splits; its datasets are optional, since a view can be too small."""
+
+    def reason_for_absence(self, path: Path) -> str:
+        """Why a view's dataset was not written."""
+        reasons = {view_path(self.study, self.dose, self.view, split): skipped_view(self.study, self.dose, self.view, split) for split in ("train", "test")}
+        return reasons.get(path) or super().reason_for_absence(path)
+
+
+def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[OverlapJob]:
     """One job a dose and view, in the study's order: both splits, and ``overlap_metrics.json``."""
     study = Path(study)
-    return [Job(phase="phase_d", name=f"{dose_folder(dose)}/{view}", notebook="03_overlap.ipynb", study=study, dose=dose, view=view,
+    return [OverlapJob(phase="phase_d", name=f"{dose_folder(dose)}/{view}", notebook="03_overlap.ipynb", study=study, dose=dose, view=view,
                 parameters={"study": ".", "dose": dose, "view": view},
                 inputs=(study / "study.json", *(view_path(study, dose, "baseline", split) for split in design.splits)),
                 outputs=(study / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json",),
-                log_path=study / "phase_d" / dose_folder(dose) / view / "overlap.log")
+                optional_outputs=tuple(view_path(study, dose, view, split) for split in design.splits if view != "baseline"),
+                log_path=study / "phase_d" / dose_folder(dose) / view / "overlap.log", imports=("fly64_nb.overlap", "fly64_nb.core.figures"))
             for dose in design.doses for view in design.views]
+
+
+def leave_out_skipped(jobs: Sequence[Job]) -> tuple[list[Job], list[dict[str, Any]]]:
+    """Jobs whose view phase D made, and a row with phase D's reason for each other; a job without a split reads the train split."""
+    reasons = [skipped_view(job.study, job.dose, job.view, job.split or "train") for job in jobs]
+    return ([job for job, reason in zip(jobs, reasons) if not reason],
+            [{**job.describe(), "reason": reason} for job, reason in zip(jobs, reasons) if reason])
 
 # %% ../nbs/03_overlap.ipynb #db5a0a93
 def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]]:

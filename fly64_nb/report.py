@@ -190,7 +190,8 @@ def build_report_job(study: str | Path) -> Job:
     study = Path(study)
     extra = [p for p in (*sorted(study.glob("phase_[a-g]/*.json")), study / "metrics.csv") if p.is_file()]
     return Job(phase="phase_h", name="report", notebook="07_report.ipynb", study=study, parameters={"study": "."},
-               inputs=(study / "study.json", *extra), outputs=(study / "report" / "headline.csv",), log_path=study / "phase_h" / "report.log")
+               inputs=(study / "study.json", *extra), outputs=(study / "report" / "headline.csv",), log_path=study / "phase_h" / "report.log",
+               imports=("fly64_nb.report", "fly64_nb.core.figures"))
 
 
 def _quarto_config() -> Path:

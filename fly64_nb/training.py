@@ -20,7 +20,7 @@ from .core.jobs import Job, require_inputs
 from .core.optics import amplitude_to_counts, counts_to_amplitude
 from .core.stitching import stitch_patches
 from .design import StudyDesign, dose_folder
-from .overlap import form_groups, skipped_view, view_path
+from .overlap import form_groups, leave_out_skipped, view_path
 
 if TYPE_CHECKING:
     from fly64_nb.core.networks import PatchNetwork
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 METHODS = {"PtychoPINN": "pinn", "Baseline": "supervised"}         # in tables, and in names of files
 
 # %% auto #0
-__all__ = ['METHODS', 'TrainingJob', 'gridsize_of', 'trained_view', 'checkpoint_path', 'build_training_jobs', 'TrainingSettings',
-           'best_precision', 'training_settings', 'split_photons', 'validation_rows', 'Examples', 'Trained',
-           'make_network', 'train_network', 'reconstruct_with_network', 'write_training']
+__all__ = ['METHODS', 'TrainingJob', 'gridsize_of', 'trained_view', 'checkpoint_path', 'training_jobs', 'build_training_jobs',
+           'TrainingSettings', 'best_precision', 'training_settings', 'split_photons', 'validation_rows', 'Examples',
+           'Trained', 'make_network', 'train_network', 'reconstruct_with_network', 'write_training']
 
 # %% ../nbs/04_training.ipynb #ada58da6
 @dataclass(frozen=True)
@@ -59,6 +59,23 @@ def checkpoint_path(study: str | Path, design: StudyDesign, dose: float, view: s
     return Path(study) / "phase_e" / dose_folder(dose) / trained_on / f"gs{gridsize_of(design, trained_on)}" / f"{METHODS[method]}.keras"
 
 
+def training_jobs(study: str | Path, design: StudyDesign) -> list[TrainingJob]:
+    """Every training of a design in fixed order, whether or not its dataset is there."""
+    study, jobs = Path(study), []
+    for dose in design.doses:
+        for view, method in [*((view, "PtychoPINN") for view in design.views), ("baseline", "Baseline")]:
+            checkpoint = checkpoint_path(study, design, dose, view, method)
+            jobs.append(TrainingJob(
+                phase="phase_e", name=f"{dose_folder(dose)}/{view}_gs{gridsize_of(design, view)}_{METHODS[method]}", notebook="04_training.ipynb",
+                study=study, dose=dose, view=view, gridsize=gridsize_of(design, view),
+                parameters={"study": ".", "dose": dose, "view": view, "method": method},
+                inputs=(view_path(study, dose, view, "train"), study / "study.json"),
+                outputs=(checkpoint, checkpoint.with_name(f"{METHODS[method]}_history.csv")),
+                log_path=checkpoint.with_name(f"{METHODS[method]}_train.log"), memory_gb=2.0, gpu=True,
+                imports=("fly64_nb.training", "fly64_nb.core.networks", "fly64_nb.core.figures", "tqdm.auto")))
+    return jobs
+
+
 def build_training_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[TrainingJob], list[dict[str, Any]]]:
     """Training jobs of a study in fixed order, and a row with the reason for each that is left out.
 
@@ -67,23 +84,7 @@ def build_training_jobs(study: str | Path, design: StudyDesign, allow_missing: b
     FileNotFoundError
         If a dataset is missing, phase D gave no reason for it, and `allow_missing` is false.
     """
-    study = Path(study)
-    jobs, skipped = [], []
-    for dose in design.doses:
-        for view, method in [*((view, "PtychoPINN") for view in design.views), ("baseline", "Baseline")]:
-            checkpoint = checkpoint_path(study, design, dose, view, method)
-            job = TrainingJob(
-                phase="phase_e", name=f"{dose_folder(dose)}/{view}_gs{gridsize_of(design, view)}_{METHODS[method]}", notebook="04_training.ipynb",
-                study=study, dose=dose, view=view, gridsize=gridsize_of(design, view),
-                parameters={"study": ".", "dose": dose, "view": view, "method": method},
-                inputs=(view_path(study, dose, view, "train"), study / "study.json"),
-                outputs=(checkpoint, checkpoint.with_name(f"{METHODS[method]}_history.csv")),
-                log_path=checkpoint.with_name(f"{METHODS[method]}_train.log"))
-            reason = skipped_view(study, dose, view, "train")
-            if reason:
-                skipped.append({**job.describe(), "reason": reason})
-            else:
-                jobs.append(job)
+    jobs, skipped = leave_out_skipped(training_jobs(study, design))
     ready, missing = require_inputs(jobs, allow_missing)
     return ready, skipped + missing
 

@@ -275,8 +275,17 @@ def _place(path: Path, y: np.ndarray, x: np.ndarray, window: int, shape: tuple[i
                       "counted from its first pixel or from its middle")
 
 # %% ../../nbs/core/bases.ipynb #4438d0df
+def _written_base(path: Path, arrays: dict[str, np.ndarray], metadata: dict) -> Base:
+    """Base from the content of a file of `write_base`; arrays, and with them the digest, and source as they were written."""
+    for key in ("objectGuess", "probeGuess", "ycoords", "xcoords"):
+        if key not in arrays:
+            raise FormatError(path, key, f"keys {sorted(arrays)}", "this key")
+    return Base(*(arrays[k] for k in ("objectGuess", "probeGuess", "ycoords", "xcoords")), metadata.get("pixel_size_m"), arrays.get("counts"),
+                metadata.get("source", {"kind": "file", "file": path.name}))
+
+
 def read_base_file(path: str | Path) -> Base | MeasuredScan:
-    """Read a base: an NPZ with a known object, a measured scan, or a Ptychodus product in HDF5.
+    """Read a base: one that `write_base` wrote, an NPZ with a known object, a measured scan, or a Ptychodus product in HDF5.
 
     Raises
     ------
@@ -290,14 +299,15 @@ def read_base_file(path: str | Path) -> Base | MeasuredScan:
             if stream.read(8) == b"\x89HDF\r\n\x1a\n":
                 return _read_product(path)
     arrays = load_arrays(opened, name=path)
+    metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
+    if metadata.get("kind") == "base":                  # our own: nothing in it is to be guessed, moved or recovered again
+        return _written_base(path, arrays, metadata)
     y, x, position_note = _read_positions(path, arrays)
     probe, probe_note = _read_probe(path, arrays)
     source = {"kind": "file", "file": path.name, "positions": position_note, "probe": probe_note}
     pixel_size = _find(arrays, "pixel_size")[1]
     pixel_size = float(pixel_size) if pixel_size is not None and np.isfinite(pixel_size) else None
-    canonical = "_metadata" in arrays
-    if canonical:
-        metadata = read_metadata(path, arrays["_metadata"])
+    if "_metadata" in arrays:
         source["metadata"] = metadata
         pixel_size = pixel_size or metadata.get("pixel_size_m")
         arrays = {k: v for k, v in arrays.items() if k != "diffraction"}      # amplitudes of one dose, not counts
@@ -376,5 +386,4 @@ def read_base(path: str | Path) -> Base:
     metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
     if metadata.get("kind") != "base":
         raise FormatError(path, "_metadata", f"{metadata.get('kind')!r} as kind", "a base written by this package")
-    return Base(arrays["objectGuess"], arrays["probeGuess"], arrays["ycoords"], arrays["xcoords"], metadata["pixel_size_m"],
-                arrays.get("counts"), metadata["source"])
+    return _written_base(Path(path), arrays, metadata)

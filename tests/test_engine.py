@@ -1,0 +1,219 @@
+"""The engine with real processes: what is done stays done, what fails fails alone, and whatever is killed, the numbers come out the same."""
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from fly64_nb.core.engine import Limits, plan_jobs, read_run, running_folder
+from fly64_nb.core.jobs import read_record, why_stale
+from graph import build, go, numbers
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> dict[str, str]:
+    """What the graph writes when nothing happens to it."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert Counter(r.status for r in go(root, workers=2).values()) == {"done": 9}
+    return numbers(root)
+
+
+def started(root: Path, **options) -> subprocess.Popen:
+    """The graph in a process group of its own."""
+    return subprocess.Popen([sys.executable, HERE / "graph.py", root, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            cwd=HERE, start_new_session=True)
+
+
+def wait_for(condition, seconds: float = 60):
+    """The first true value of a condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"nothing came within {seconds} s")
+
+
+def notes(root: Path) -> list[Path]:
+    """Notes of the jobs that run now."""
+    return [p for p in running_folder(root).rglob("*.json") if p.is_file()]
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    """All descendants of a process."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    """Nobody of a family is left."""
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive, [(p.pid, p.cmdline()) for p in alive]
+
+
+# what is done stays done
+
+def test_run_again_does_nothing_and_only_what_depends_on_a_change_is_made_again(tmp_path, undisturbed):
+    go(tmp_path, workers=2)
+    assert Counter(r.status for r in go(tmp_path).values()) == {"up to date": 9}
+    for damage, again, why in ((lambda: (tmp_path / "b1.txt").write_text("tampered"), {"b1"}, "b1.txt was changed"),
+                               (lambda: (tmp_path / "a0.txt").unlink(), {"a0"}, "a0.txt is missing"),
+                               (lambda: (tmp_path / "notebooks/phase_c/c.ipynb").unlink(), {"c"}, "executed notebook is missing"),
+                               (lambda: (tmp_path / "notebooks/phase_d/d.json").write_text("{}"), {"d"}, "record was changed"),
+                               (lambda: (tmp_path / "base.txt").write_text("another"), {"a0", "a1", "a2", "a3", "b0", "b1", "b2", "c", "d"}, "base.txt changed")):
+        damage()
+        results = go(tmp_path, workers=2)
+        assert {name for name, r in results.items() if r.status == "done"} == again, why
+        assert any(why in r.detail for r in results.values()), [r.detail for r in results.values()]
+        if why != "base.txt changed":
+            assert numbers(tmp_path) == undisturbed             # what was made again is what it was, so what reads it need not be
+
+
+def test_a_change_of_a_setting_or_of_the_code_is_named(tmp_path):
+    go(tmp_path, workers=2)
+    plan = plan_jobs(build(tmp_path, seconds=0.01))
+    assert plan.reasons[0] == "parameter seconds changed from 0.0 to 0.01" and len(plan.reasons) == 9
+    text = (tmp_path / "work.ipynb").read_text()
+    (tmp_path / "work.ipynb").write_text(text.replace("base", "base").replace("import ctypes", "import  ctypes"))
+    assert plan_jobs(build(tmp_path)).reasons[0] == "work.ipynb changed"
+
+
+def test_a_job_leaves_its_notebook_log_and_record(tmp_path):
+    job = build(tmp_path)[4]
+    go(tmp_path, workers=1)
+    log = job.log_path.read_text()
+    assert log.startswith("condition: phase_b/b0\ncommand: ") and "return code: 0\n" in log and "-m papermill" in log
+    assert "b0 made" in log.split("=== STDOUT ===")[1].split("=== STDERR ===")[0]
+    record = read_record(job)
+    assert set(record["input_digests"]) == {"a0.txt", "a1.txt"} and record["attempts"] == 1 and record["max_rss_gb"] > 0
+    executed = nbformat.read(job.executed_notebook, as_version=4)
+    assert "b0 made" in executed.cells[-1].outputs[0].text and executed.metadata.papermill.parameters.name == "b0"
+    assert not notes(tmp_path) and read_run(tmp_path) is None
+
+
+# what fails fails alone
+
+def test_a_failing_job_is_tried_again_recorded_and_takes_only_its_own_with_it(tmp_path):
+    results = go(tmp_path, modes={"b0": "fail", "a3": "fail once"}, workers=2)
+    assert (results["b0"].status, results["b0"].returncode) == ("failed", 1) and "told to fail" in results["b0"].detail
+    assert (tmp_path / "b0.tried").read_text() == "xx" and (tmp_path / "a3.tried").read_text() == "xx"
+    assert results["a3"].status == "done" and read_record(results["a3"].job)["attempts"] == 2
+    assert results["c"].status == "skipped" and "phase_b/b0 failed: AssertionError: told to fail" in results["c"].detail
+    assert Counter(r.status for r in results.values()) == {"done": 7, "failed": 1, "skipped": 1}
+    assert "told to fail" in str(nbformat.read(results["b0"].job.executed_notebook, 4).cells[-1].outputs)     # the evidence is kept
+    assert "failed before" in why_stale(results["b0"].job)
+    mended = go(tmp_path, workers=2)
+    assert {n for n, r in mended.items() if r.status == "done"} == {"a3", "b0", "b2", "c"} - ({"b2"} if mended["b2"].status == "up to date" else set())
+
+
+@pytest.mark.parametrize("mode, limits, word", [("segfault", Limits(retries=0), "signal 11"), ("memory", Limits(memory_gb=0.4, retries=0), "over its memory limit"),
+                                                ("sleep", Limits(seconds=1.0, retries=1), "over its time limit of 1 s")])
+def test_a_job_that_crashes_or_takes_too_much_takes_only_itself(tmp_path, undisturbed, mode, limits, word):
+    results = go(tmp_path, modes={"a0": mode}, limits=limits, workers=1)
+    assert results["a0"].status == "failed" and word in results["a0"].detail and word in results["a0"].job.log_path.read_text()
+    assert {n for n, r in results.items() if r.status == "skipped"} == {"b0", "c"}
+    assert Counter(r.status for r in go(tmp_path, workers=1).values())["done"] == 3
+    assert numbers(tmp_path) == undisturbed
+
+
+# one at a time
+
+def test_a_second_run_is_refused_and_names_the_first(tmp_path):
+    first = started(tmp_path, seconds=2.0, workers=1)
+    wait_for(lambda: notes(tmp_path))
+    with pytest.raises(RuntimeError, match=rf"in use by `graph.py` \(process {first.pid} on "):
+        go(tmp_path)
+    first.kill()
+    first.communicate()
+
+
+# whatever is killed
+
+@pytest.mark.parametrize("victim", ["the run", "a worker", "the parent that forks", "a job", "everything"])
+def test_whatever_is_killed_the_numbers_come_out_the_same(tmp_path, undisturbed, victim):
+    rng = random.Random(victim)
+    for _ in range(3):
+        run = started(tmp_path, seconds=0.4, workers=2)
+        wait_for(lambda: notes(tmp_path) or run.poll() is not None)
+        time.sleep(rng.random())
+        everyone = family(run)
+        parents = [p for p in everyone if "serve()" in " ".join(_command(p))]
+        jobs = [p for parent in parents for p in everyone if _parent(p) == parent.pid]
+        workers = [p for p in everyone if any(_parent(parent) == p.pid for parent in parents)]
+        chosen = {"the run": [run], "a worker": workers[:1], "the parent that forks": parents[:1], "a job": jobs[:1], "everything": [run, *everyone]}[victim]
+        for process in chosen:
+            try:
+                process.kill()
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                pass
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode == (-9 if victim in ("the run", "everything") else 0), said      # a lost worker or job is made good in the same run
+        assert_gone(everyone)
+    assert set(r.status for r in go(tmp_path, seconds=0.4, workers=2).values()) <= {"done", "up to date"}
+    assert numbers(tmp_path) == undisturbed
+    assert not list(tmp_path.rglob(".unfinished-*")) and not list(tmp_path.rglob("*.unfinished.ipynb"))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _parent(process: psutil.Process) -> int:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_ends_everything_soon(tmp_path, number):
+    """Through the command line, since that is where Ctrl-C is turned into words and an exit status."""
+    run = subprocess.Popen([Path(sys.executable).with_name("fly64"), "run", tmp_path / "s", "--profile", "tiny", "--doses", "1e4"], stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    wait_for(lambda: any("phase_e" in str(p) or "phase_f" in str(p) for p in notes(tmp_path / "s")), 120)
+    everyone = family(run)
+    os.kill(run.pid, number)
+    began = time.monotonic()
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 130 and "run the same command again to continue" in said and "Traceback" not in said, said
+    assert time.monotonic() - began < 15
+    assert_gone(everyone)
+    manifest = json.loads((tmp_path / "s" / "phase_c" / "manifest.json").read_text())
+    assert manifest["n_success"] == 1 and read_run(tmp_path / "s") is None          # what was done before the stop is told
+
+
+def test_a_full_disk_fails_by_name_and_the_next_run_makes_it_good(tmp_path, undisturbed):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"a small tmpfs cannot be mounted here, so a full disk was not tested: {mounted.stderr}")
+        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr}")
+    try:
+        build(disk / "s")
+        (disk / "ballast").write_bytes(b"x" * 200_000)
+        results = go(disk / "s", workers=2)
+        assert any(r.status == "failed" and "No space left" in r.detail for r in results.values()), [(r.status, r.detail) for r in results.values()]
+        (disk / "ballast").unlink()
+        assert set(r.status for r in go(disk / "s", workers=2).values()) <= {"done", "up to date"}
+        assert numbers(disk / "s") == undisturbed
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
