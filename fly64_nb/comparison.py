@@ -19,7 +19,7 @@ from .core.checkpoints import read_checkpoint_record
 from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
 from .core.jobs import Job, JobResult, preview, require_inputs, write_manifest
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
-from .design import StudyDesign, dose_folder, read_study
+from .design import StudyDesign, dose_folder, read_study, study_roots
 from .lsqml import read_reconstruction, reconstruction_dir
 from .overlap import leave_out_skipped, skipped_view, view_path
 from .training import METHODS, checkpoint_path, gridsize_of, reconstruct_with_network, trained_view
@@ -27,8 +27,9 @@ from .training import METHODS, checkpoint_path, gridsize_of, reconstruct_with_ne
 # %% auto #0
 __all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob',
            'comparison_dir', 'method_files', 'comparison_jobs', 'build_comparison_jobs', 'expected_record',
-           'refuse_inputs', 'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'pivot', 'headline',
-           'Comparison', 'Image', 'compare_condition', 'read_image', 'study_comparison', 'write_comparison']
+           'refuse_inputs', 'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'write_metrics', 'values_of',
+           'pivot', 'pivot_spread', 'headline', 'best_method', 'Comparison', 'Image', 'compare_condition', 'read_image',
+           'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
 METHOD_ORDER = (*METHODS, "PtyChi")
@@ -190,10 +191,8 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
 
 
 def write_summary(study: Path, jobs: Sequence[ComparisonJob], ended: Sequence[Mapping[str, Any]]) -> None:
-    """Write the tidy ``metrics.csv`` of the study and ``comparison_summary.txt``."""
-    table = gather_metrics(study)
-    with atomic_path(study / "metrics.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    """Write ``metrics.csv``, see `write_metrics`, and ``comparison_summary.txt``."""
+    table = write_metrics(study)
     lines = [f"{len(jobs)} comparisons: {sum(r['status'] == 'done' for r in ended)} done, {sum(r['status'] == 'failed' for r in ended)} failed", ""]
     lines += [f"{r['status']:>10}  {r['name']}  {r['detail'] if r['status'] == 'failed' else ''}".rstrip() for r in ended]
     if len(table):
@@ -203,34 +202,89 @@ def write_summary(study: Path, jobs: Sequence[ComparisonJob], ended: Sequence[Ma
 
 # %% ../nbs/06_comparison.ipynb #fc3ea7f5
 def gather_metrics(study: str | Path) -> pd.DataFrame:
-    """Every condition's ``metrics.csv`` in one table, in the study's order."""
-    study = Path(study)
+    """Every ``metrics.csv`` of a study and its replicates in one table: conditions in the study's order, in each of them seeds ascending."""
     design = read_study(study)["design"]
-    files = [comparison_dir(study, *condition) / "metrics.csv" for condition in design.conditions]
+    roots = study_roots(study, design).values()
+    files = [comparison_dir(root, *condition) / "metrics.csv" for condition in design.conditions for root in roots]
     tables = [pd.read_csv(f) for f in files if f.is_file()]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRICS_COLUMNS)
 
 
+def write_metrics(study: str | Path) -> pd.DataFrame:
+    """Gather the tidy table of a study and its replicates and write it as ``metrics.csv``."""
+    table = gather_metrics(study)
+    with atomic_path(Path(study) / "metrics.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
+
+
+def values_of(table: pd.DataFrame, metric: str, channel: str, split: str) -> pd.Series:
+    """One metric of a split by (dose, view, method, seed), in the table's order, without missing values."""
+    rows = table[(table["metric"] == metric) & (table["channel"] == channel) & (table["split"] == split)]
+    return rows.set_index(["dose", "view", "method", "seed"])["value"].astype(float).dropna()
+
+# %% ../nbs/06_comparison.ipynb #5bc6018c
+def _over_dose_and_view(table: pd.DataFrame, metric: str, channel: str, method: str, split: str, statistic: str) -> pd.DataFrame:
+    values = values_of(table, metric, channel, split)
+    here = values[values.index.get_level_values("method") == method].groupby(["dose", "view"]).agg(statistic)
+    return here.unstack("view").sort_index().reindex(columns=list(dict.fromkeys(table["view"])))
+
+
 def pivot(table: pd.DataFrame, metric: str, channel: str, method: str, split: str) -> pd.DataFrame:
-    """One metric over dose (rows, ascending) and view (columns, in the table's order)."""
-    rows = table.query("metric == @metric and channel == @channel and method == @method and split == @split")
-    return rows.pivot_table("value", "dose", "view", sort=True).reindex(columns=list(dict.fromkeys(table["view"])))
+    """Mean over seeds of one metric over dose (rows, ascending) and view (columns, in the table's order)."""
+    return _over_dose_and_view(table, metric, channel, method, split, "mean")
+
+
+def pivot_spread(table: pd.DataFrame, metric: str, channel: str, method: str, split: str) -> pd.DataFrame:
+    """Sample standard deviation over seeds (ddof 1) where `pivot` has their mean; missing where there is one seed."""
+    return _over_dose_and_view(table, metric, channel, method, split, "std")
 
 
 def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM, FRC50, seconds."""
+    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM, FRC50, seconds.
+
+    With several seeds the numbers are means over them, ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
+    """
     wanted = {"phase MS-SSIM": ("phase", "ms_ssim"), "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
               "phase RMSE (rad)": ("phase", "rmse"), "amplitude SSIM": ("amplitude", "ssim"), "amplitude RMSE": ("amplitude", "rmse"),
               "FRC50 (1/px)": ("complex", "frc50"), "seconds": ("complex", "seconds")}
-    rows = table[table["split"] == split]
-    views = list(dict.fromkeys(table["view"]))
-    columns = {name: rows[(rows["channel"] == c) & (rows["metric"] == m)].set_index(["dose", "view", "method"])["value"]
-               for name, (c, m) in wanted.items()}
-    result = pd.DataFrame({k: v for k, v in columns.items() if len(v)}).reset_index()
-    result["order"] = result["view"].map(views.index)
-    result["method order"] = result["method"].map(METHOD_ORDER.index)
-    result = result.sort_values(["dose", "order", "method order"]).drop(columns=["order", "method order"])
-    return result.set_index(["dose", "view", "method"]).round(4)
+    by_seed = {name: values_of(table, metric, channel, split).groupby(["dose", "view", "method"]) for name, (channel, metric) in wanted.items()}
+    result = pd.DataFrame({name: values.mean() for name, values in by_seed.items() if len(values)})
+    if table["seed"].nunique() > 1 and "phase MS-SSIM" in result:
+        result.insert(1, "± phase MS-SSIM", by_seed["phase MS-SSIM"].std(ddof=1))
+        result["seeds"] = by_seed["phase MS-SSIM"].count().reindex(result.index, fill_value=0)
+    place = {"view": list(dict.fromkeys(table["view"])).index, "method": METHOD_ORDER.index}
+    return result.sort_index(key=lambda level: level.map(place[level.name]) if level.name in place else level).round(4)
+
+# %% ../nbs/06_comparison.ipynb #953add26
+def best_method(table: pd.DataFrame, metric: str = "ms_ssim", channel: str = "phase", split: str = "test", lower: bool = False) -> pd.DataFrame:
+    """Best method of each (dose, view) by its mean over seeds, and its lead over the next one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The tidy table.
+    metric, channel, split : str
+    lower : bool
+        Lower is better, as for ``rmse``.
+
+    Returns
+    -------
+    DataFrame
+        By dose and view, in the study's order: ``best``, its ``mean``, ``runner-up`` (None where there is one method), ``margin``, the mean of the paired
+        differences over the ``seeds`` that both have, positive where the best is better, ``standard error`` of it (missing with one seed), and
+        ``decided``: whether the margin is above two standard errors, None where nothing can be said.
+    """
+    rows, views, values = [], list(dict.fromkeys(table["view"])), values_of(table, metric, channel, split).unstack("method")
+    for dose, view in sorted(set(values.index.droplevel("seed")), key=lambda condition: (condition[0], views.index(condition[1]))):
+        here = values.loc[dose, view].reindex(columns=list(METHOD_ORDER)).dropna(axis="columns", how="all")
+        best, second = [*here.mean().sort_values(ascending=lower, kind="stable").index, None][:2]
+        leads = ((here[best] - here[second]) * (-1 if lower else 1)).dropna() if second else pd.Series(dtype=float)
+        error = leads.std(ddof=1) / np.sqrt(len(leads)) if len(leads) > 1 else np.nan
+        rows.append({"dose": dose, "view": view, "best": best, "mean": here[best].mean(), "runner-up": second, "margin": leads.mean(), "standard error": error,
+                     "seeds": len(leads), "decided": bool(leads.mean() > 2 * error) if len(leads) > 1 else None})
+    names = ["dose", "view", "best", "mean", "runner-up", "margin", "standard error", "seeds", "decided"]
+    return pd.DataFrame(rows, columns=names).astype({"runner-up": object, "decided": object}).set_index(["dose", "view"])
 
 # %% ../nbs/06_comparison.ipynb #c18d7226
 @dataclass(frozen=True)

@@ -121,14 +121,11 @@ class StudyDesign:
         Mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling overlap.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
         A network input is a seed and C-1 of its K nearest neighbours, C = gridsize^2 <= K; more than one group a seed uses K-choose-C.
-    patch_size, reference_diameter : int, str
-        Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
-    guard_band, footprint_energy, split_axis : float or None, float, str
-        Smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
-    simulation_seed, grouping_seed, subsampling_seed, minimum_positions : int
-        Seeds of noise and training, of the groups, of the choice of positions; a view of fewer positions in a split is skipped, and recorded.
-    replicates : int
-        Noise seeds, counted up from `simulation_seed`: the whole study is made once with each, at the same positions.
+    patch_size, reference_diameter, guard_band, footprint_energy, split_axis : int, str, float or None, float, str
+        Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N);
+        smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
+    simulation_seed, replicates, grouping_seed, subsampling_seed, minimum_positions : int
+        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped.
     ms_ssim_sigma, frc_threshold : float
         Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
     epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool

@@ -19,41 +19,63 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from .comparison import METHOD_ORDER, comparison_dir, headline, pivot
+from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
 from .core import figures
 from .core.formats import atomic_path, load_arrays
 from .core.jobs import Job
-from .design import StudyDesign, dose_folder, read_study
+from .design import StudyDesign, dose_folder, read_study, study_roots
+from .training import gridsize_of
 
 # %% auto #0
-__all__ = ['answer', 'link', 'markdown_table', 'headline_markdown', 'read_phase_records', 'evidence_markdown', 'overlap_table',
-           'gallery', 'method_heatmaps', 'Published', 'report_page', 'build_report_job', 'publish_report']
+__all__ = ['answer', 'link', 'markdown_table', 'headline_markdown', 'leads_markdown', 'read_phase_records', 'evidence_markdown',
+           'left_out_markdown', 'overlap_table', 'gallery', 'method_heatmaps', 'dose_curves', 'Published',
+           'report_page', 'build_report_job', 'publish_report']
 
 # %% ../nbs/07_report.ipynb #99588cbf
+def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
+    """Conditions (dose, view) in short: ``1000: dense, sparse; 10000, 100000: every view``."""
+    doses: dict[str, list[str]] = {}
+    for dose in conditions.unique("dose"):
+        views = [v for d, v in everything if d == dose]
+        named = [v for v in views if (dose, v) in conditions]
+        others = [v for v in views if v not in named]
+        short = "every view" if not others and len(views) > 1 else f"all but {', '.join(others)}" if len(others) < len(named) - 1 else ", ".join(named)
+        doses.setdefault(short, []).append(f"{dose:g}")
+    return "; ".join(f"{', '.join(those)}: {views}" for views, those in doses.items())
+
+
 def answer(table: pd.DataFrame, threshold: float = 0.9, split: str = "test") -> str:
-    """Two sentences: the lowest dose at which each view reaches the threshold, and with which method; and which method is best where."""
-    rows = table[(table["split"] == split) & (table["channel"] == "phase") & (table["metric"] == "ms_ssim")].dropna(subset="value")
+    """The lowest dose at which each view reaches the threshold, and with which method; which method is best where; with several seeds, which leads are noise.
+
+    All in means over seeds, ``±`` their standard deviation.
+    """
+    by_seed = values_of(table, "ms_ssim", "phase", split).groupby(["dose", "view", "method"])
+    rows = pd.DataFrame({"value": by_seed.mean(), "spread": by_seed.std(ddof=1)}).reset_index()
     if rows.empty:
         return "No condition has been compared with the truth yet, so the study has no answer."
-    parts = []
+    parts, said = [], lambda row: f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if np.isfinite(row["spread"]) else "")
     for view in dict.fromkeys(table["view"]):
         here = rows[rows["view"] == view].sort_values(["dose", "value"], ascending=[True, False])
         reached = here[here["value"] >= threshold]
         if len(reached):
             first = reached.iloc[0]
-            parts.append(f"**{view}** from {first['dose']:g} photons per exposure ({first['method']}, {first['value']:.3f})")
+            parts.append(f"**{view}** from {first['dose']:g} photons per exposure ({first['method']}, {said(first)})")
         elif len(here):
             most = here.loc[here["value"].idxmax()]
-            parts.append(f"**{view}** at none of the doses (best {most['value']:.3f}, {most['method']} at {most['dose']:g})")
-    best = rows.loc[rows.groupby(["dose", "view"], sort=False)["value"].idxmax()]
-    wins = [f"{method} in {len(won)} ({', '.join(f'{d:g} {v}' for d, v in zip(won['dose'], won['view']))})" for method, won in best.groupby("method", sort=False)]
-    return (f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(parts)}. "
-            f"Of {len(best)} conditions, the best phase comes from {'; '.join(wins)}.")
+            parts.append(f"**{view}** at none of the doses (best {said(most)}, {most['method']} at {most['dose']:g})")
+    leads = best_method(table, split=split)
+    wins = [f"{method} in {len(won)} ({_conditions(won.index, leads.index)})" for method, won in leads.groupby("best", sort=False)]
+    text = (f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(parts)}.\n\n"
+            f"Of {len(leads)} conditions, the best phase comes from {', '.join(wins)}.")
+    judged, noise = leads[leads["decided"].notna()], leads[leads["decided"].eq(False)]
+    if len(noise):
+        text += f"\n\n**Within noise** over {judged['seeds'].max()} seeds are {len(noise)} of these leads ({_conditions(noise.index, leads.index)})."
+    return text + (f" All leads are outside the noise over {judged['seeds'].max()} seeds." if len(judged) and not len(noise) else "")
 
 # %% ../nbs/07_report.ipynb #10ed6325
-def link(text: str, target: str) -> str:
+def link(text: str, target: str | Path) -> str:
     """Markdown link."""
-    return f"[{text}]({target})"
+    return f"[{text}]({Path(target).as_posix()})"
 
 
 def markdown_table(table: pd.DataFrame) -> str:
@@ -68,47 +90,94 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(lines + ["| " + " | ".join(cell(v) for v in row) + " |" for row in table.itertuples(index=False)])
 
 
-def headline_markdown(table: pd.DataFrame, split: str = "test", gridsize: int = 2) -> str:
-    """Headline table with links to the comparison and to the reconstruction or training behind each row."""
+def headline_markdown(table: pd.DataFrame, design: StudyDesign, split: str = "test") -> str:
+    """Headline table with links to the comparison and to the reconstruction or training behind each row, with several seeds to those of each."""
     short = headline(table, split).reset_index()
-    for column in ("dose", "view"):
-        short[column] = short[column].astype(object)
-    made = {"PtyChi": lambda d, v: link("LSQML", f"notebooks/phase_f/{d}/{v}_{split}.ipynb"),
-            "PtychoPINN": lambda d, v: link("training", f"notebooks/phase_e/{d}/{v}_gs{1 if v == 'baseline' else gridsize}_pinn.ipynb"),
-            "Baseline": lambda d, v: link("training", f"notebooks/phase_e/{d}/baseline_gs1_supervised.ipynb")}
-    evidence = [f"{link('comparison', f'notebooks/phase_g/{dose_folder(d)}/{v}_{split}.ipynb')}, {made[m](dose_folder(d), v)}"
-                for d, v, m in zip(short["dose"], short["view"], short["method"])]
+    roots = study_roots("", design)
+    made = {"PtyChi": lambda d, v: ("LSQML", f"phase_f/{d}/{v}_{split}.ipynb"),
+            "PtychoPINN": lambda d, v: ("training", f"phase_e/{d}/{v}_gs{gridsize_of(design, v)}_pinn.ipynb"),
+            "Baseline": lambda d, v: ("training", f"phase_e/{d}/baseline_gs1_supervised.ipynb")}
+
+    def evidence(dose: float, view: str, method: str) -> str:
+        rows = table[(table["dose"] == dose) & (table["view"] == view) & (table["method"] == method) & (table["split"] == split)]
+        seeds = [seed for seed in roots if seed in set(rows["seed"])]
+        pages = [("comparison", f"phase_g/{dose_folder(dose)}/{view}_{split}.ipynb"), made[method](dose_folder(dose), view)]
+        if len(roots) == 1:
+            return ", ".join(link(text, Path("notebooks", page)) for text, page in pages)
+        return ", ".join(f"{text} " + " ".join(link(str(seed), roots[seed] / "notebooks" / page) for seed in seeds) for text, page in pages)
+
+    short["evidence"] = [evidence(*condition) for condition in zip(short["dose"], short["view"], short["method"])]
     short["dose"] = [f"{d:g}" for d in short["dose"]]
-    return markdown_table(short.assign(evidence=evidence))
+    if "seeds" in short:
+        spread = short.pop("± phase MS-SSIM")
+        short["phase MS-SSIM"] = [f"{m:.4f}" + (f"\u00a0±\u00a0{s:.4f}" if np.isfinite(s) else "") for m, s in zip(short["phase MS-SSIM"], spread)]
+    return markdown_table(short)
 
 
+def leads_markdown(table: pd.DataFrame, split: str = "test") -> str:
+    """Best method of each condition and its lead in phase MS-SSIM; with several seeds, whether it is more than noise."""
+    leads = best_method(table, split=split).reset_index()
+    leads["dose"] = [f"{d:g}" for d in leads["dose"]]
+    if leads["decided"].isna().all():
+        return markdown_table(leads.drop(columns=["standard error", "seeds", "decided"]))
+    leads["decided"] = leads["decided"].map({True: "yes", False: "within noise"}).fillna("one seed")
+    return markdown_table(leads)
+
+# %% ../nbs/07_report.ipynb #be7fd3ba
 def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Skipped conditions (``skip``) and job results (``results``) of all phases."""
+    """Skipped conditions (``skip``) and job results (``results``) of all phases of a study and its replicates, each with its ``seed`` and ``root``."""
     found: dict[str, list[dict[str, Any]]] = {"skip": [], "results": []}
-    for path in sorted(Path(study).glob("phase_*/*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if path.name == "skip_summary.json":
-            found["skip"] += record
-        elif path.name.endswith("manifest.json"):
-            found["results"] += record["execution_results"]
+    for seed, root in study_roots(study, read_study(study)["design"]).items():
+        for path in sorted(root.glob("phase_*/*.json")):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if path.name == "skip_summary.json":
+                found["skip"] += [{**row, "seed": seed, "root": root} for row in record]
+            elif path.name.endswith("manifest.json"):
+                found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
     return found
 
 
 def evidence_markdown(study: str | Path) -> str:
-    """Every executed notebook with how it ended, its seconds and its log."""
-    rows = [{"job": link(r["name"], r["executed_notebook"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": link("log", f"logs/{r['log_path']}.txt")}
-            for r in read_phase_records(study)["results"]]
+    """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
+    def page(row: dict[str, Any], text: str) -> str:
+        notebook = row["root"] / row["executed_notebook"]
+        return link(text, notebook.relative_to(study)) if notebook.is_file() else text
+
+    def log(row: dict[str, Any]) -> str:
+        path = row["root"] / row["log_path"]
+        return link("log", row["root"].relative_to(study) / "logs" / f"{row['log_path']}.txt") if path.is_file() else "no log"
+
+    results = read_phase_records(study)["results"]
+    seeds = list(dict.fromkeys(row["seed"] for row in results))
+    if len(seeds) < 2:
+        rows = [{"job": page(r, r["name"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": log(r)} for r in results]
+    else:
+        cells = {(r["name"], r["seed"]): f"{page(r, r['status'])}, {r['seconds']:.1f} s, {log(r)}" for r in results}
+        rows = [{"job": name, **{f"seed {seed}": cells.get((name, seed), "–") for seed in seeds}} for name in dict.fromkeys(r["name"] for r in results)]
     return markdown_table(pd.DataFrame(rows)) if rows else "No job has run yet."
 
-# %% ../nbs/07_report.ipynb #be7fd3ba
+
+def left_out_markdown(study: str | Path) -> str:
+    """What was left out or failed, and why, a line each; with replicates it names the seeds."""
+    records = read_phase_records(study)
+    lines: dict[str, list[int]] = {}
+    for r in records["skip"]:
+        lines.setdefault(f"- `{r['name']}`: {r['reason']}", []).append(r["seed"])
+    for r in records["results"]:
+        if r["status"] == "failed":
+            lines.setdefault(f"- `{r['name']}` failed (return code {r['returncode']}): {r['detail']}", []).append(r["seed"])
+    several = len(read_study(study)["design"].seeds) > 1
+    return "\n".join(line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()) \
+        or "Nothing: every condition of the design was run."
+
+# %% ../nbs/07_report.ipynb #be215890
 def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
-    """Positions, spacing and measured overlaps of each view and split (the same for every dose)."""
+    """Positions, spacing and measured overlaps of each view and split (the same for every dose and seed)."""
     rows = []
     for view in design.views:
-        path = Path(study) / "phase_d" / dose_folder(design.doses[0]) / view / "overlap_metrics.json"
-        if not path.is_file():
-            continue
-        for split, r in json.loads(path.read_text(encoding="utf-8")).items():
+        paths = (Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json" for dose in design.doses)
+        path = next((p for p in paths if p.is_file()), None)
+        for split, r in json.loads(path.read_text(encoding="utf-8")).items() if path else ():
             rows.append({"view": view, "split": split, "target": r["overlap_target"], "S (px)": r["spacing_px"], "positions": r["positions"],
                          "of bound": r["acceptance_of_bound"], "mean spacing (px)": r.get("nearest_spacing_px", {}).get("mean"),
                          "linear overlap at mean spacing": r.get("linear_overlap", {}).get("at_mean_spacing"),
@@ -118,7 +187,7 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
 
 # %% ../nbs/07_report.ipynb #af94a4ce
 def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
-    """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose; None if there is nothing yet."""
+    """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     import matplotlib.pyplot as plt
 
     error = channel == "phase error"
@@ -137,35 +206,44 @@ def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, cha
     limits = (-span, span) if error else figures.robust_limits(truth)
     cmap = figures.ERROR if error else figures.AMPLITUDE if channel == "amplitude" else figures.PHASE
     h, w = truth.shape
-    fig, axes = plt.subplots(len(design.views), len(columns), figsize=(3 * len(columns), (2.75 * h / w + 0.1) * len(design.views) + 0.8),
+    wide = min(3.0, (figures.PAGE_WIDTH - 1) / len(columns))
+    high = wide * h / w
+    level = {"rotation": 0, "ha": "right", "va": "center"} if 0.1 * max(map(len, design.views)) > high else {}      # a name longer than its row
+    fig, axes = plt.subplots(len(design.views), len(columns), figsize=(wide * len(columns) + 1, (high + 0.1) * len(design.views) + 0.8),
                              layout="constrained", squeeze=False)
     for r, view in enumerate(design.views):
         for c, name in enumerate(columns):
             ax, image = axes[r, c], images.get((view, name))
-            ax.set(xticks=[], yticks=[], title=name if r == 0 else "", ylabel=view if c == 0 else "")
+            ax.set(xticks=[], yticks=[], title=name if r == 0 else "")
+            ax.set_ylabel(view if c == 0 else "", **level)
             if image is None:
                 ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
             else:
                 shown = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1])
     fig.colorbar(shown, ax=axes, label="transmission" if channel == "amplitude" else "rad", shrink=0.6, aspect=40)
-    fig.suptitle(f"{channel.capitalize()} at {dose:g} photons per exposure, {split} split: {h} x {w} px")
+    seed = f", seed {design.seeds[0]}" if design.replicates > 1 else ""
+    fig.suptitle(f"{channel.capitalize()} at {dose:g} photons per exposure, {split} split{seed}: {h} x {w} px")
     return fig
+
+# %% ../nbs/07_report.ipynb #2f0220d2
+def _by_method(table: pd.DataFrame, metric: str, channel: str, split: str) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame] | None]:
+    """Means over seeds by method, and their standard deviations if there is more than one seed."""
+    methods = [m for m in METHOD_ORDER if (table["method"] == m).any()]
+    spreads = {m: pivot_spread(table, metric, channel, m, split) for m in methods} if table["seed"].nunique() > 1 else None
+    return {m: pivot(table, metric, channel, m, split) for m in methods}, spreads
 
 
 def method_heatmaps(table: pd.DataFrame, metric: str, channel: str, split: str, label: str, limits: tuple[float, float] | None = (0, 1),
                     cmap: str = "viridis"):
-    """Heatmaps over dose and view of one metric, one a method, on one scale."""
-    import matplotlib.pyplot as plt
+    """Heatmaps over dose and view of one metric, one a method, on one scale; with several seeds means ± standard deviations."""
+    means, spreads = _by_method(table, metric, channel, split)
+    return figures.show_heatmaps(means, f"{label}, {split} split", label, limits, cmap, spreads)
 
-    methods = [m for m in METHOD_ORDER if (table["method"] == m).any()]
-    pivots = [pivot(table, metric, channel, m, split) for m in methods]
-    values = np.concatenate([p.to_numpy(float).ravel() for p in pivots])
-    limits = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
-    fig, axes = plt.subplots(1, len(methods), figsize=(4.6 * len(methods), 3.5), layout="constrained", squeeze=False)
-    for ax, method, values in zip(axes[0], methods, pivots):
-        figures.show_heatmap(values, method, label, limits, ax, cmap)
-    fig.suptitle(f"{label}, {split} split")
-    return fig
+
+def dose_curves(table: pd.DataFrame, metric: str, channel: str, split: str, label: str):
+    """Curves of one metric over dose, one panel a view; with several seeds means with their standard deviations as bars."""
+    means, spreads = _by_method(table, metric, channel, split)
+    return figures.show_dose_curves(means, f"{label}, {split} split", label, spreads)
 
 # %% ../nbs/07_report.ipynb #778d3334
 @dataclass(frozen=True)
@@ -188,7 +266,8 @@ def report_page(executed: nbformat.NotebookNode, title: str) -> nbformat.Noteboo
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)
-    extra = [p for p in (*sorted(study.glob("phase_[a-g]/*.json")), study / "metrics.csv") if p.is_file()]
+    roots = (study, *sorted(study.glob("replicates/seed_*")))
+    extra = [p for root in roots for p in (*sorted(root.glob("phase_[a-g]/*.json")), root / "metrics.csv") if p.is_file()]
     return Job(phase="phase_h", name="report", notebook="07_report.ipynb", study=study, parameters={"study": "."},
                inputs=(study / "study.json", *extra), outputs=(study / "report" / "headline.csv",), log_path=study / "phase_h" / "report.log",
                imports=("fly64_nb.report", "fly64_nb.core.figures"))
@@ -212,16 +291,20 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     report = study / "report"
     site = report / "_site"
     executed = nbformat.read(study / "notebooks" / "phase_h" / "report.ipynb", as_version=4)
-    source = read_study(study)["base_source"]
+    record = read_study(study)
+    design, source = record["design"], record["base_source"]
     with atomic_path(report / "index.ipynb") as temporary:
         nbformat.write(report_page(executed, f"Dose and overlap study: {source.get('file', source['kind'])}"), temporary)
-    shutil.rmtree(report / "notebooks", ignore_errors=True)
-    shutil.copytree(study / "notebooks", report / "notebooks", ignore=shutil.ignore_patterns("*.json", "*.unfinished.ipynb", ".*"))
-    shutil.rmtree(report / "logs", ignore_errors=True)
-    for log in sorted(study.glob("phase_*/**/*.log")):          # the report is to be read without the study beside it
-        copied = report / "logs" / f"{log.relative_to(study).as_posix()}.txt"
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(log, copied)
+    for old in ("notebooks", "logs", "replicates"):
+        shutil.rmtree(report / old, ignore_errors=True)
+    for root in study_roots(study, design).values():            # the report is to be read without the study beside it
+        here = report / root.relative_to(study)
+        if (root / "notebooks").is_dir():
+            shutil.copytree(root / "notebooks", here / "notebooks", ignore=shutil.ignore_patterns("*.json", "*.unfinished.ipynb", ".*"))
+        for log in sorted(root.glob("phase_*/**/*.log")):
+            copied = here / "logs" / f"{log.relative_to(root).as_posix()}.txt"
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, copied)
     shutil.copyfile(_quarto_config(), report / "_quarto.yml")
     shutil.rmtree(site, ignore_errors=True)
     program = shutil.which("quarto") if quarto is None else quarto
@@ -233,14 +316,19 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     _render_with_nbconvert(report, site)
     return Published(site / "index.html", "nbconvert (install Quarto, https://quarto.org, for navigation, search and dark mode)")
 
+# %% ../nbs/07_report.ipynb #fbc78e1a
+def _report_roots(report: Path) -> list[Path]:
+    return [report, *sorted(report.glob("replicates/seed_*"))]
+
 
 def _render_with_nbconvert(report: Path, site: Path) -> None:
     from nbconvert import HTMLExporter
 
-    for path in [report / "index.ipynb", *sorted((report / "notebooks").rglob("*.ipynb"))]:
+    settings = {"template_name": "lab", "exclude_input_prompt": True, "exclude_output_prompt": True, "exclude_raw": True}
+    of_page, of_evidence = HTMLExporter(exclude_input=True, **settings), HTMLExporter(**settings)         # each reads its templates once, not for every page
+    for path in [report / "index.ipynb", *(p for root in _report_roots(report) for p in sorted((root / "notebooks").rglob("*.ipynb")))]:
         relative = path.relative_to(report)
-        exporter = HTMLExporter(template_name="lab", exclude_input=relative.name == "index.ipynb", exclude_input_prompt=True,
-                                exclude_output_prompt=True, exclude_raw=True)
+        exporter = of_page if relative.name == "index.ipynb" else of_evidence
         notebook = nbformat.read(path, as_version=4)
         if relative.name == "index.ipynb":
             title = json.loads(re.search(r"^title: (.*)$", notebook.cells[0].source, re.M).group(1))
@@ -251,5 +339,6 @@ def _render_with_nbconvert(report: Path, site: Path) -> None:
         body = re.sub(r'(href="(?![a-z]+:)[^"]*)\.ipynb"', r'\1.html"', body)
         with atomic_path(site / relative.with_suffix(".html")) as temporary:
             temporary.write_text(body, encoding="utf-8")
-    if (report / "logs").is_dir():
-        shutil.copytree(report / "logs", site / "logs", dirs_exist_ok=True)
+    for root in _report_roots(report):
+        if (root / "logs").is_dir():
+            shutil.copytree(root / "logs", site / root.relative_to(report) / "logs", dirs_exist_ok=True)

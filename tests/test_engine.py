@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 
+from fly64_nb.core.cluster import Engine, Run, carry_out
 from fly64_nb.core.engine import Limits, plan_jobs, read_run, running_folder
 from fly64_nb.core.jobs import read_record, why_stale
 from graph import build, go, numbers
@@ -197,6 +199,72 @@ def test_a_polite_stop_ends_everything_soon(tmp_path, number):
     assert_gone(everyone)
     manifest = json.loads((tmp_path / "s" / "phase_c" / "manifest.json").read_text())
     assert manifest["n_success"] == 1 and read_run(tmp_path / "s") is None          # what was done before the stop is told
+
+
+# elsewhere
+
+@pytest.fixture
+def scheduler(tmp_path):
+    """A Dask scheduler and two workers of its own, on TCP of this machine; started as a user would start them."""
+    file = tmp_path / "scheduler.json"
+    program = Path(sys.executable).with_name("dask")
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=HERE)
+    processes = [subprocess.Popen([program, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file], **quiet)]
+    wait_for(file.is_file)
+    for _ in range(2):
+        processes.append(subprocess.Popen([program, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+                                           "--resources", "threads=1,memory_gb=4"], **quiet))
+    yield file, processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_lost_worker_of_a_real_cluster_takes_nothing_with_it(tmp_path, undisturbed, scheduler):
+    file, (_, first, second) = scheduler
+    run = started(tmp_path / "s", seconds=1.0, scheduler=str(file))
+    wait_for(lambda: len(notes(tmp_path / "s")) == 2 or run.poll() is not None)
+    time.sleep(0.3)
+    orphans = family(first)
+    first.kill()                                                # in the middle of its job
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert_gone(orphans)
+    assert numbers(tmp_path / "s") == undisturbed
+    hosts = {read_record(job)["worker"] for job in build(tmp_path / "s")}
+    assert all(h.startswith("tcp://127.0.0.1:") for h in hosts) and len(hosts) <= 2
+    go(tmp_path / "s", seconds=0.01, scheduler=json.loads(file.read_text())["address"])      # and by address, with the one that is left
+    second.kill()
+
+
+def test_a_scheduler_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="no Dask scheduler answers"):
+        go(tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_host_that_does_not_see_the_study_says_so(tmp_path):
+    """The task as a worker runs it, where the run's folder is not what the run left."""
+    result = carry_out(build(tmp_path)[0], Run(tmp_path / "elsewhere", "1"))
+    assert result.status == "failed" and "does not see" in result.detail and "shared file system" in result.detail
+
+
+def test_a_gpu_is_never_shared_unless_asked(tmp_path, monkeypatch):
+    """Slots are counted, not hardware: three jobs that want a GPU, one GPU, two workers."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    go(tmp_path, seconds=0.5, gpu=["a0", "a1", "a2"], workers=2)
+    spans = {}
+    for job in build(tmp_path, 0.5, gpu=["a0", "a1", "a2"]):
+        record = read_record(job)
+        assert ("gpu 7" in job.log_path.read_text()) == job.gpu     # others do not even see it
+        if job.gpu:
+            spans[job.name] = record["worker"]
+    assert len(set(spans.values())) == 1                            # one worker has the slot, and it runs one job at a time
+
+
+def test_more_than_any_worker_has_is_refused(tmp_path):
+    jobs = [replace(job, memory_gb=1e6) for job in build(tmp_path)]
+    with pytest.raises(ValueError, match="no worker has as much"), Engine(tmp_path, "test", workers=1) as engine:
+        engine.run(plan_jobs(jobs))
 
 
 def test_a_full_disk_fails_by_name_and_the_next_run_makes_it_good(tmp_path, undisturbed):

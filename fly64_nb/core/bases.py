@@ -224,8 +224,8 @@ def _read_probe(path: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, 
     return modes[0], f"{key} of shape {probe.shape}" + (": first mode used" if len(modes) > 1 else "")
 
 # %% ../../nbs/core/bases.ipynb #2cdcc272
-def _read_counts(path: Path, arrays: dict[str, np.ndarray], n: int, window: int) -> tuple[np.ndarray, dict] | None:
-    """Measured counts (n, N, N) with the zero frequency at the centre, or None if the file has none."""
+def _read_counts(path: Path, arrays: dict[str, np.ndarray], n: int, window: int, centred: bool = False) -> tuple[np.ndarray, dict] | None:
+    """Measured counts (n, N, N) with the zero frequency at the centre (found from the data unless it is known), or None if the file has none."""
     key, data = _find(arrays, "counts")
     if data is None:
         return None
@@ -241,6 +241,8 @@ def _read_counts(path: Path, arrays: dict[str, np.ndarray], n: int, window: int)
     if np.abs(data - np.rint(data)).max() > 1e-3:
         raise FormatError(path, key, f"values that are not whole, such as {data.ravel()[np.argmax(np.abs(data - np.rint(data)))]:g}",
                           "photon counts (intensities, not amplitudes)")
+    if centred:
+        return np.rint(data).astype(np.uint32), note
     where, note["zero_frequency_light_ratio"] = zero_frequency(data)
     note["zero_frequency"] = where
     if note["zero_frequency_light_ratio"] < 1.2:
@@ -262,10 +264,10 @@ class MeasuredScan:
     source: dict
 
 
-def _place(path: Path, y: np.ndarray, x: np.ndarray, window: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, str]:
-    """Positions in the object's pixels; if they are given about the field's middle, moved there."""
+def _place(path: Path, y: np.ndarray, x: np.ndarray, window: int, shape: tuple[int, int], fixed: bool = False) -> tuple[np.ndarray, np.ndarray, str]:
+    """Positions in the object's pixels; if they are given about the field's middle, moved there, unless they are fixed."""
     for shift, note in (((0.0, 0.0), "positions count from the object's first pixel"),
-                        ((shape[0] / 2, shape[1] / 2), "positions given about the middle of the object")):
+                        ((shape[0] / 2, shape[1] / 2), "positions given about the middle of the object"))[:1 if fixed else 2]:
         py, px = y + shift[0], x + shift[1]
         half = window // 2
         if py.min() - half >= -0.5 and px.min() - half >= -0.5 and py.max() + half <= shape[0] and px.max() + half <= shape[1]:
@@ -275,15 +277,6 @@ def _place(path: Path, y: np.ndarray, x: np.ndarray, window: int, shape: tuple[i
                       "counted from its first pixel or from its middle")
 
 # %% ../../nbs/core/bases.ipynb #4438d0df
-def _written_base(path: Path, arrays: dict[str, np.ndarray], metadata: dict) -> Base:
-    """Base from the content of a file of `write_base`; arrays, and with them the digest, and source as they were written."""
-    for key in ("objectGuess", "probeGuess", "ycoords", "xcoords"):
-        if key not in arrays:
-            raise FormatError(path, key, f"keys {sorted(arrays)}", "this key")
-    return Base(*(arrays[k] for k in ("objectGuess", "probeGuess", "ycoords", "xcoords")), metadata.get("pixel_size_m"), arrays.get("counts"),
-                metadata.get("source", {"kind": "file", "file": path.name}))
-
-
 def read_base_file(path: str | Path) -> Base | MeasuredScan:
     """Read a base: one that `write_base` wrote, an NPZ with a known object, a measured scan, or a Ptychodus product in HDF5.
 
@@ -300,8 +293,7 @@ def read_base_file(path: str | Path) -> Base | MeasuredScan:
                 return _read_product(path)
     arrays = load_arrays(opened, name=path)
     metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
-    if metadata.get("kind") == "base":                  # our own: nothing in it is to be guessed, moved or recovered again
-        return _written_base(path, arrays, metadata)
+    own = metadata.get("kind") == "base"                # checked like any other, but nothing in it is to be guessed, moved or recovered again
     y, x, position_note = _read_positions(path, arrays)
     probe, probe_note = _read_probe(path, arrays)
     source = {"kind": "file", "file": path.name, "positions": position_note, "probe": probe_note}
@@ -311,7 +303,7 @@ def read_base_file(path: str | Path) -> Base | MeasuredScan:
         source["metadata"] = metadata
         pixel_size = pixel_size or metadata.get("pixel_size_m")
         arrays = {k: v for k, v in arrays.items() if k != "diffraction"}      # amplitudes of one dose, not counts
-    found = _read_counts(path, arrays, len(y), probe.shape[-1])
+    found = _read_counts(path, arrays, len(y), probe.shape[-1], own)
     counts, note = found if found else (None, {})
     source.update(note)
     obj = _find(arrays, "object")[1]
@@ -323,8 +315,8 @@ def read_base_file(path: str | Path) -> Base | MeasuredScan:
     obj = obj.reshape(-1, *obj.shape[-2:])[0].astype(np.complex64)
     if not np.isfinite(obj).all():
         raise FormatError(path, "object", "values that are not finite", "a finite complex object")
-    y, x, source["placement"] = _place(path, y, x, probe.shape[-1], obj.shape)
-    return Base(obj, probe, y, x, pixel_size, counts, source)
+    y, x, source["placement"] = _place(path, y, x, probe.shape[-1], obj.shape, own)
+    return Base(obj, probe, y, x, pixel_size, counts, metadata.get("source", source) if own else source)
 
 # %% ../../nbs/core/bases.ipynb #39854f69
 def _read_product(path: Path) -> Base:
@@ -386,4 +378,5 @@ def read_base(path: str | Path) -> Base:
     metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
     if metadata.get("kind") != "base":
         raise FormatError(path, "_metadata", f"{metadata.get('kind')!r} as kind", "a base written by this package")
-    return _written_base(Path(path), arrays, metadata)
+    return Base(arrays["objectGuess"], arrays["probeGuess"], arrays["ycoords"], arrays["xcoords"], metadata["pixel_size_m"],
+                arrays.get("counts"), metadata["source"])

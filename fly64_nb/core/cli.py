@@ -371,8 +371,8 @@ def run(study: Study, base: BaseFile = None, mode: Mode = "", profile: ProfileOp
             return show_plan(study, design, job)
         study.mkdir(parents=True, exist_ok=True)
         results = run_study(study, job, engine_options(workers, scheduler, retries, time_limit, memory_limit, jobs_per_gpu, cold))
-        if (study / "metrics.csv").is_file():
-            console.print(headline_table(study))
+        if (study / "metrics.csv").is_file() and (table := headline_table(study)).row_count:
+            console.print(table)
         worked = [r for r in results if r.status not in ("up to date", "left out")]
         console.print(f"{len(worked)} jobs in {time.perf_counter() - started:.0f} s" if worked else
                       f"nothing to do: all {len(results)} jobs are up to date", highlight=False)

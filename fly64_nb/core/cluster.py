@@ -285,7 +285,7 @@ class Engine:
         if self.scheduler:
             where = {"scheduler_file": self.scheduler} if os.path.isfile(self.scheduler) else {"address": self.scheduler}
             try:
-                self.client = self._stack.enter_context(Client(**where, timeout=20))
+                self.client = self._stack.enter_context(Client(**where, timeout=10))
             except (OSError, TimeoutError, ValueError) as error:
                 raise RuntimeError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({error})") from None
             try:
