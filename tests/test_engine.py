@@ -15,10 +15,16 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
+from fly64_nb.comparison import comparison_jobs
 from fly64_nb.core.cluster import Engine, Run, carry_out
 from fly64_nb.core.engine import Limits, plan_jobs, read_run, running_folder
 from fly64_nb.core.jobs import read_record, why_stale
+from fly64_nb.core.warm import Request, WarmParent
+from fly64_nb.design import get_study_design
+from fly64_nb.lsqml import reconstruction_jobs
+from fly64_nb.training import training_jobs
 from graph import build, go, numbers
 
 HERE = Path(__file__).parent
@@ -130,6 +136,34 @@ def test_a_job_that_crashes_or_takes_too_much_takes_only_itself(tmp_path, undist
     assert {n for n, r in results.items() if r.status == "skipped"} == {"b0", "c"}
     assert Counter(r.status for r in go(tmp_path, workers=1).values())["done"] == 3
     assert numbers(tmp_path) == undisturbed
+
+
+# a warm parent
+
+SPOIL = """import os, keras, matplotlib.pyplot as plt, numpy as np, tensorflow as tf, torch
+np.random.seed(0), torch.manual_seed(0), keras.utils.set_random_seed(0)
+torch.set_default_device("meta"), torch.set_default_dtype(torch.float64), torch.set_num_threads(2)
+keras.config.set_floatx("float64"), tf.config.experimental.enable_op_determinism(), tf.Variable(1.0)
+plt.figure(), os.chdir("/")"""
+LOOK = """import os, keras, matplotlib.pyplot as plt, numpy as np, torch
+parent = len(os.listdir(f"/proc/{os.getppid()}/task"))
+print([parent, os.getcwd(), str(torch.get_default_device()), str(torch.get_default_dtype()), torch.get_num_threads(), keras.config.floatx(), plt.get_fignums(),
+       keras.tree.flatten(keras.Sequential([]).weights), bool(np.random.rand() != 0.5488135039273248)])"""
+
+
+def test_a_job_finds_nothing_of_the_one_before_it_and_its_parent_has_one_thread(tmp_path):
+    """With everything imported that any phase imports: forking is safe as long as the parent has one thread, and it runs nothing."""
+    kinds = [*training_jobs(tmp_path, design := get_study_design("tiny"))[:1], *reconstruction_jobs(tmp_path, design)[:1], *comparison_jobs(tmp_path, design)[:1]]
+    imports = tuple(dict.fromkeys(name for job in kinds for name in job.imports))
+    parent, said = WarmParent(), []
+    for number, code in enumerate((LOOK, SPOIL, LOOK)):
+        notebook = tmp_path / f"{number}.ipynb"
+        nbformat.write(new_notebook(cells=[new_code_cell(code)], metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python"}}), notebook)
+        ended = parent.run(Request(str(notebook), f"{notebook}.out.ipynb", str(tmp_path), {}, f"{notebook}.1", f"{notebook}.2", imports=imports))
+        assert ended.returncode == 0, Path(f"{notebook}.2").read_text()
+        said.append(Path(f"{notebook}.1").read_text())
+    parent.stop()
+    assert said[0] == said[2] == f"[1, '{tmp_path}', 'cpu', 'torch.float32', 1, 'float32', [], [], True]\n"
 
 
 # one at a time

@@ -29,7 +29,8 @@ from .jobs import Job, JobResult, code_of, write_log, write_record
 from .warm import WarmParent
 
 # %% auto #0
-__all__ = ['Run', 'carry_out', 'WarmParents', 'available_cores', 'visible_gpus', 'local_cluster', 'needs', 'run_plan', 'Engine']
+__all__ = ['Run', 'carry_out', 'parents_of', 'WarmParents', 'available_cores', 'visible_gpus', 'local_cluster', 'needs',
+           'run_plan', 'Engine']
 
 # %% ../../nbs/core/cluster.ipynb #65009a71
 @dataclass(frozen=True)
@@ -70,14 +71,18 @@ def carry_out(job: Job, run: Run, *upstream: JobResult) -> JobResult:
         return decision
     job, stale = decision
     worker = get_worker()
-    with worker.plugins[WarmParents.name].borrowed() as parent:
+    with worker.plugins[parents_of(run.id)].borrowed() as parent:
         return run_job(job, parent, run.limits, running_folder(run.root) / job_key(job, run.root), job.gpu and bool(worker.state.total_resources.get("GPU")),
                        _ended_run(run), detail=f"ran because {stale}", run=run.id, worker=worker.address)
 
 # %% ../../nbs/core/cluster.ipynb #9aac2990
+def parents_of(run_id: str) -> str:
+    """Name of the plugin of one run: two studies may use a cluster at the same time."""
+    return f"fly64-{run_id}"
+
+
 class WarmParents(WorkerPlugin):
     """Dask worker plugin: the warm parents of a worker, one for each job that it runs at a time."""
-    name = "fly64-warm-parents"
 
     def __init__(self, keep: bool = True):
         self.keep = keep
@@ -227,7 +232,7 @@ class Engine:
     command : str
         What the user called; shown to a second run.
     workers : int
-        Worker processes of a local cluster; 0 takes as many as there are cores.
+        Worker processes of a local cluster; 0 takes as many as there are cores, or as the memory has room for.
     scheduler : str
         Address of a Dask scheduler, or path of its scheduler file, instead of a local cluster.
     limits : Limits
@@ -293,9 +298,17 @@ class Engine:
             except TimeoutError:
                 raise RuntimeError(f"--scheduler {self.scheduler}: it has had no worker for 10 minutes") from None
         else:
-            cluster = self._stack.enter_context(local_cluster(self.workers or available_cores(), visible_gpus(), self.jobs_per_gpu))
+            most = max(plan.jobs[number].memory_gb for number in plan.reasons)
+            workers = self.workers or max(1, min(available_cores(), int(psutil.virtual_memory().total / 1e9 / most)))
+            cluster = self._stack.enter_context(local_cluster(workers, visible_gpus(), self.jobs_per_gpu))
             self.client = self._stack.enter_context(Client(cluster))
-        self.client.register_plugin(WarmParents(self.warm), name=WarmParents.name)
+        self.client.register_plugin(WarmParents(self.warm), name=parents_of(self._run.id))
+        self._stack.callback(self._forget_parents)
+
+    def _forget_parents(self) -> None:
+        """End the warm parents of this run; a cluster that somebody else started goes on."""
+        with contextlib.suppress(Exception):                    # the cluster may be gone, and with it the parents
+            self.client.unregister_worker_plugin(parents_of(self._run.id))
 
 
 def _wait_for_silence(root: Path, seconds: float = 5.0) -> None:
