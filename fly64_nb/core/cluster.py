@@ -30,7 +30,7 @@ from .warm import WarmParent
 
 # %% auto #0
 __all__ = ['Run', 'carry_out', 'parents_of', 'WarmParents', 'available_cores', 'visible_gpus', 'local_cluster', 'needs',
-           'run_plan', 'Engine']
+           'task_key', 'run_plan', 'Engine']
 
 # %% ../../nbs/core/cluster.ipynb #65009a71
 @dataclass(frozen=True)
@@ -130,22 +130,26 @@ def visible_gpus() -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def local_cluster(workers: int, gpus: Sequence[str] = (), jobs_per_gpu: int = 1) -> Iterator[Any]:
-    """Dask cluster of worker processes on this machine, each running one job at a time.
+    """Dask cluster on this machine.
 
     Parameters
     ----------
     workers : int
+        Jobs at a time, those on GPUs included.
     gpus : sequence of str
-        GPUs to hand out; each to `jobs_per_gpu` workers at most.
+        GPUs to hand out, each to `jobs_per_gpu` jobs at a time.
     jobs_per_gpu : int
     """
     slots = [gpu for _ in range(jobs_per_gpu) for gpu in gpus]
-    memory = psutil.virtual_memory().total / 1e9 / workers
-    spec = {}
-    for i in range(workers):
-        resources = {"threads": max(1, available_cores() // workers), "memory_gb": memory, **({"GPU": 1} if i < len(slots) else {})}
-        spec[i] = {"cls": Nanny, "options": {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "resources": resources, "dashboard": False, "silence_logs": logging.CRITICAL,
-                                             "env": {"CUDA_VISIBLE_DEVICES": slots[i] if i < len(slots) else ""}}}
+    share = psutil.virtual_memory().total / 1e9 / max(workers, len(slots) + 1)
+
+    def worker(jobs: int, gpu: str, resources: Mapping[str, float]) -> dict[str, Any]:
+        return {"cls": Nanny, "options": {"host": "127.0.0.1", "nthreads": jobs, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL,
+                                          "resources": {"memory_gb": share * jobs, **resources}, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
+
+    on_cores = max(1, workers - len(slots))
+    # a GPU's worker declares no threads, so that jobs without a GPU do not wait behind one that has it
+    spec = {"cores": worker(on_cores, "", {"threads": max(available_cores(), on_cores)}), **{f"gpu{i}": worker(1, gpu, {"GPU": 1}) for i, gpu in enumerate(slots)}}
     quiet = {"logging": {"distributed": "critical", "bokeh": "critical", "tornado": "critical"}, "distributed.worker.daemon": True}
     with dask.config.set(quiet), SpecCluster(workers=spec, scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}},
                                              silence_logs=logging.CRITICAL, name="fly64") as cluster:
@@ -160,8 +164,9 @@ def needs(job: Job, declared: Sequence[Mapping[str, float]]) -> dict[str, float]
     ValueError
         If no worker has as much.
     """
-    wanted = {"threads": job.threads, "memory_gb": job.memory_gb, **({"GPU": 1.0} if job.gpu else {})}
-    wanted = {name: amount for name, amount in wanted.items() if any(name in worker for worker in declared)}
+    with_gpu = [worker for worker in declared if job.gpu and worker.get("GPU")]
+    wanted = {"threads": job.threads, "memory_gb": job.memory_gb, **({"GPU": 1.0} if with_gpu else {})}
+    wanted = {name: amount for name, amount in wanted.items() if any(name in worker for worker in with_gpu or declared)}
     if declared and not any(all(worker.get(name, 0) >= amount for name, amount in wanted.items()) for worker in declared):
         raise ValueError(f"{job.title} needs {wanted}, and no worker has as much: {list(map(dict, declared))}")
     return wanted
@@ -173,6 +178,11 @@ def _record_refusals(plan: Plan) -> None:
         if result.status == "failed":
             write_log(result.job.log_path, result.job.title, result.job.command, result.returncode, "", result.detail)
             write_record(result.job, "failed", returncode=result.returncode, detail=result.detail, seconds=0.0, started=now(), host=socket.gethostname())
+
+
+def task_key(job: Job, run: Run) -> str:
+    """Name of a job's task; Dask learns how long tasks take by what stands before the first dash: phase and view."""
+    return f"{job.phase}_{job.view}-{job_key(job, run.root)}-{run.id}"
 
 
 def _lost(plan: Plan, number: int, results: Mapping[int, JobResult], error: BaseException) -> JobResult:
@@ -205,8 +215,7 @@ def run_plan(plan: Plan, run: Run, client: Client, tell: Callable[[JobResult], N
     futures: dict[int, Any] = {}
     for number in (n for n in in_order(plan.upstream) if n in plan.reasons):
         behind = [futures.get(i, results.get(i)) for i in plan.upstream[number]]
-        futures[number] = client.submit(task, plan.jobs[number], run, *behind, key=f"{job_key(plan.jobs[number], run.root)}-{run.id}",
-                                        resources=wants[number], pure=False)
+        futures[number] = client.submit(task, plan.jobs[number], run, *behind, key=task_key(plan.jobs[number], run), resources=wants[number], pure=False)
     numbers = {future.key: number for number, future in futures.items()}
     failed: dict[int, BaseException] = {}
     for future in as_completed(list(futures.values())):
@@ -232,7 +241,7 @@ class Engine:
     command : str
         What the user called; shown to a second run.
     workers : int
-        Worker processes of a local cluster; 0 takes as many as there are cores, or as the memory has room for.
+        Jobs at a time on this machine; 0 takes as many as there are cores, or as the memory has room for.
     scheduler : str
         Address of a Dask scheduler, or path of its scheduler file, instead of a local cluster.
     limits : Limits

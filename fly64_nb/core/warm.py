@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['REFUSED', 'Request', 'environment', 'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
+__all__ = ['REFUSED', 'Request', 'environment', 'end_group', 'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
 
 # %% ../../nbs/core/warm.ipynb #0ce7d8c9
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def environment() -> dict[str, str]:
             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 # %% ../../nbs/core/warm.ipynb #50760a29
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Ask Linux to end this process when its parent ends; elsewhere the parent ends its child before itself."""
     if sys.platform == "linux":
         import ctypes
@@ -77,6 +77,16 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)            # 1 is PR_SET_PDEATHSIG
         with open("/proc/self/oom_score_adj", "w") as score:  # when memory runs out, this process goes and not the study
             score.write("1000")
+    if os.getppid() != parent:                                 # it ended before we could ask
+        os._exit(1)
+
+
+def end_group(child: int) -> None:
+    """Kill a child and all that it started."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:                                 # it has just been forked, and has no group of its own yet
+        os.kill(child, signal.SIGKILL)
 
 
 def run_request(request: Request) -> int:
@@ -118,7 +128,7 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)               # Ctrl-C is for the run, which then says what to do
-    incoming = os.fdopen(os.dup(0), "rb", buffering=0)
+    server, incoming = os.getpid(), os.fdopen(os.dup(0), "rb", buffering=0)
     importlib.import_module("fly64_nb.core.shell")             # every job needs it, and pictures
     importlib.import_module("matplotlib_inline.backend_inline")
     while line := incoming.readline():
@@ -135,7 +145,7 @@ def serve() -> None:
             status = 1
             try:
                 os.setsid()
-                _die_with_parent()
+                _die_with_parent(server)
                 for number in (signal.SIGCHLD, signal.SIGINT):
                     signal.signal(number, signal.SIG_DFL)
                 signal.set_wakeup_fd(-1)
@@ -147,7 +157,7 @@ def serve() -> None:
         while True:
             ready = select.select([incoming, wake_read], [], [])[0]
             if incoming in ready:                              # nothing is sent while a child runs: this is the end
-                os.killpg(child, signal.SIGKILL)
+                end_group(child)
                 return
             os.read(wake_read, 4096)
             ended, status, usage = os.wait4(child, os.WNOHANG)
@@ -224,7 +234,7 @@ class WarmParent:
                 answer = self._answer(process, every_s)
                 if answer is None:
                     if not reason and (reason := why_stop(pid) or ""):
-                        os.killpg(pid, signal.SIGKILL) if pid else process.kill()
+                        end_group(pid) if pid else process.kill()
                 elif "pid" in answer:
                     pid = answer["pid"]
                 else:
