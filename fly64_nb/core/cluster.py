@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,10 +213,12 @@ def run_plan(plan: Plan, run: Run, client: Client, tell: Callable[[JobResult], N
     results = dict(plan.decided)
     declared = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
     wants = {number: needs(plan.jobs[number], declared) for number in plan.reasons}
+    waiting = Counter(i for behind in plan.upstream for i in behind)       # what most jobs wait for goes first, and the end is made of short jobs
     futures: dict[int, Any] = {}
     for number in (n for n in in_order(plan.upstream) if n in plan.reasons):
         behind = [futures.get(i, results.get(i)) for i in plan.upstream[number]]
-        futures[number] = client.submit(task, plan.jobs[number], run, *behind, key=task_key(plan.jobs[number], run), resources=wants[number], pure=False)
+        futures[number] = client.submit(task, plan.jobs[number], run, *behind, key=task_key(plan.jobs[number], run), resources=wants[number], priority=waiting[number],
+                                        pure=False)
     numbers = {future.key: number for number, future in futures.items()}
     failed: dict[int, BaseException] = {}
     for future in as_completed(list(futures.values())):

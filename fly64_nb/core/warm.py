@@ -5,6 +5,7 @@
 # %% ../../nbs/core/warm.ipynb #d140c3cb
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -82,11 +83,10 @@ def _die_with_parent(parent: int) -> None:
 
 
 def end_group(child: int) -> None:
-    """Kill a child and all that it started."""
-    try:
-        os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:                                 # it has just been forked, and has no group of its own yet
-        os.kill(child, signal.SIGKILL)
+    """Kill a child and all that it started, if it has not ended by itself."""
+    for kill in (os.killpg, os.kill):                          # one that has just been forked has no group of its own yet
+        with contextlib.suppress(ProcessLookupError):
+            kill(child, signal.SIGKILL)
 
 
 def run_request(request: Request) -> int:
