@@ -28,6 +28,7 @@ from fly64_nb.training import training_jobs
 from graph import build, go, numbers
 
 HERE = Path(__file__).parent
+ROUNDS = int(os.environ.get("FLY64_FAULT_ROUNDS", "2"))        # kills of each kind; more of them find rarer moments
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +183,7 @@ def test_a_second_run_is_refused_and_names_the_first(tmp_path):
 @pytest.mark.parametrize("victim", ["the run", "a worker", "the parent that forks", "a job", "everything"])
 def test_whatever_is_killed_the_numbers_come_out_the_same(tmp_path, undisturbed, victim):
     rng = random.Random(victim)
-    for _ in range(3):
+    for _ in range(ROUNDS):
         run = started(tmp_path, seconds=0.4, workers=2)
         wait_for(lambda: notes(tmp_path) or run.poll() is not None)
         time.sleep(rng.random())

@@ -469,37 +469,30 @@ def logs(study: Study, dose: Dose = [], view: View = [], split: SplitOption = []
             raise FileNotFoundError(f"none of the {len(jobs)} jobs that fit has a log yet: {', '.join(job.title for job in jobs[:3])} ...")
 
 # %% ../../nbs/core/cli.ipynb #3cf47670
-def ancestry(job: Job, jobs: Sequence[Job], seen: set[str]) -> Tree:
-    """What a job's result was made from, back to the base, as a tree."""
+def ancestry(job: Job, jobs: Sequence[Job], seen: set[str], above: Tree | None = None, through: str = "") -> Tree:
+    """What a job's result was made from, back to the base, as a tree; `through` is the file that led from the job above to this one."""
     from fly64_nb.core.jobs import cached_digest, read_record
 
     try:
         record = read_record(job)
+        said = f"{record['status']} {record.get('started', '')}, {record.get('seconds', 0):.1f} s on {record.get('host', '?')}, {record.get('detail', '')}" if record else "never finished"
     except ValueError as damage:
-        return Tree(f"[bold]{job.title}[/]: {damage}")
-    if record is None:
-        return Tree(f"[bold]{job.title}[/]: never finished")
-    node = Tree(f"[bold]{job.title}[/]: {record['status']} {record.get('started', '')}, {record.get('seconds', 0):.1f} s on {record.get('host', '?')}, "
-                f"{record.get('detail', '')}")
-    if job.title in seen:
-        node.add("as above")
+        record, said = None, str(damage)
+    label = f"{through}{job.title}: {said}" + (" (as above)" if job.title in seen else "")
+    node = above.add(label) if above else Tree(label)
+    if record is None or job.title in seen:
         return node
     seen.add(job.title)
     node.add(f"parameters: {record['parameters']}")
-    code = record.get("code", {})
-    node.add("code: " + ", ".join(f"{k} {v[:8]}" if len(v) == 64 else f"{k} {v}" for k, v in code.items()))
+    node.add("code: " + ", ".join(f"{k} {v[:8]}" if len(v) == 64 else f"{k} {v}" for k, v in record.get("code", {}).items()))
     writers = {writer.relative(path): writer for writer in jobs for path in (*writer.outputs, *writer.optional_outputs)}
-    came: dict[str, Any] = {}
     for name, digest in record.get("input_digests", {}).items():
         path = job.study / name
-        now = "" if path.is_file() and cached_digest(path) == digest else " (missing now)" if not path.is_file() else " (changed since)"
-        writer = writers.get(name)
-        if writer is None:
-            node.add(f"{name} {digest[:12]}{now}")
-            continue
-        if writer.title not in came:
-            came[writer.title] = node.add(ancestry(writer, jobs, seen))
-        came[writer.title].label = f"{name} {digest[:12]}{now} < {came[writer.title].label}"
+        now = "" if path.is_file() and cached_digest(path) == digest else ", missing now" if not path.is_file() else ", changed since"
+        if name in writers:
+            ancestry(writers[name], jobs, seen, node, f"{name} ({digest[:12]}{now}) from ")
+        else:
+            node.add(f"{name} ({digest[:12]}{now})")
     return node
 
 
@@ -512,6 +505,6 @@ def why(study: Study, dose: Dose = [], view: View = [], split: SplitOption = [],
         study = study.resolve()
         jobs, everything = chosen_jobs(study, dose, view, split, phase or "g", seed)
         for job in jobs:
-            console.print(ancestry(job, everything, set()), highlight=False, soft_wrap=True)
+            console.print(ancestry(job, everything, set()), highlight=False, markup=False)
         source = read_study(study)["base_source"]
         console.print(f"base: {source.get('file', source['kind'])}, digest {read_study(study)['base_digest'][:12]}", highlight=False, soft_wrap=True)

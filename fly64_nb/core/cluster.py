@@ -22,11 +22,11 @@ from typing import Any
 
 import dask
 import psutil
-from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
 
 from .engine import Limits, Plan, decide, hidden, hold_study, in_order, job_key, now, read_run, run_job, running_folder
 from .formats import write_json
-from .jobs import Job, JobResult, code_of, write_log, write_record
+from .jobs import Job, JobResult, code_of, other_code, write_log, write_record
 from .warm import WarmParent
 
 # %% auto #0
@@ -62,10 +62,9 @@ def carry_out(job: Job, run: Run, *upstream: JobResult) -> JobResult:
     if not found or found["id"] != run.id:
         return JobResult(job, "failed", 3, detail=f"host {socket.gethostname()} does not see {run.root} as the run left it: workers need the study root on a "
                                                   "shared file system, under the same path")
-    code = code_of(job.notebook)
-    planned = json.loads((hidden(run.root) / "code.json").read_text(encoding="utf-8")).get(job.notebook)
-    if planned != code:
-        different = sorted(k for k in {*code, *(planned or {})} if code.get(k) != (planned or {}).get(k))
+    # not asked anew: parsing Python in two threads at once fails in CPython 3.11 ("AST constructor recursion depth mismatch")
+    code = json.loads((hidden(run.root) / "code.json").read_text(encoding="utf-8"))[job.notebook]
+    if different := other_code(job.notebook, code):
         return JobResult(job, "failed", 3, detail=f"host {socket.gethostname()} has other code than the run was planned with: {', '.join(different)}")
     decision = decide(job, upstream, code)
     if isinstance(decision, JobResult):
@@ -74,7 +73,7 @@ def carry_out(job: Job, run: Run, *upstream: JobResult) -> JobResult:
     worker = get_worker()
     with worker.plugins[parents_of(run.id)].borrowed() as parent:
         return run_job(job, parent, run.limits, running_folder(run.root) / job_key(job, run.root), job.gpu and bool(worker.state.total_resources.get("GPU")),
-                       _ended_run(run), detail=f"ran because {stale}", run=run.id, worker=worker.address)
+                       _ended_run(run), code, detail=f"ran because {stale}", run=run.id, worker=worker.address)
 
 # %% ../../nbs/core/cluster.ipynb #9aac2990
 def parents_of(run_id: str) -> str:
@@ -192,7 +191,7 @@ def _lost(plan: Plan, number: int, results: Mapping[int, JobResult], error: Base
         if i in results and results[i].status in ("failed", "skipped"):
             blocked = results[i]
             return JobResult(plan.jobs[number], "skipped", detail=blocked.detail if blocked.status == "skipped" else f"{blocked.job.title} failed: {blocked.detail}")
-    return JobResult(plan.jobs[number], "failed", -9, detail=f"its worker was lost: {type(error).__name__}: {error}".splitlines()[0])
+    return JobResult(plan.jobs[number], "failed", -9, detail=("its worker was lost too often: " if isinstance(error, KilledWorker) else "") + f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def run_plan(plan: Plan, run: Run, client: Client, tell: Callable[[JobResult], None] = lambda result: None,

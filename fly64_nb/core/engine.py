@@ -188,7 +188,7 @@ def _over_limit(limits: Limits, started: float, pid: int) -> str | None:
 
 # %% ../../nbs/core/engine.ipynb #a435ce53
 def run_job(job: Job, parent: WarmParent | None = None, limits: Limits = Limits(), note: Path | None = None, gpu: bool = False,
-            ended_run: Callable[[], str | None] = lambda: None, **facts: Any) -> JobResult:
+            ended_run: Callable[[], str | None] = lambda: None, code: Mapping[str, str] | None = None, **facts: Any) -> JobResult:
     """Run a job's notebook in a process of its own; whatever the job does wrong is in the result and the log.
 
     Parameters
@@ -204,6 +204,8 @@ def run_job(job: Job, parent: WarmParent | None = None, limits: Limits = Limits(
         Whether there is a GPU for it.
     ended_run : callable
         Says why the job should stop, or None.
+    code : mapping, optional
+        What `code_of` said of its notebook.
     **facts
         For the record.
     """
@@ -215,7 +217,7 @@ def run_job(job: Job, parent: WarmParent | None = None, limits: Limits = Limits(
             folder.mkdir(parents=True, exist_ok=True)
         _drop_damaged(job)
         job.record_path.unlink(missing_ok=True)
-        before = ingredients(job, code_of(job.notebook))
+        before = ingredients(job, code or code_of(job.notebook))
         for attempt in range(1, limits.retries + 2):
             ended = _attempt(job, parent, limits, note, gpu, ended_run, {**facts, "attempt": attempt})
             text = _take_log(job, note, ended)

@@ -24,8 +24,8 @@ from .formats import atomic_path, file_digest, write_json
 
 # %% auto #0
 __all__ = ['PLUMBING', 'NUMERICAL', 'STATUSES', 'notebook_path', 'Job', 'select_jobs', 'require_inputs', 'cached_digest',
-           'code_of', 'write_record', 'read_record', 'ingredients', 'why_stale', 'damaged_output', 'record_done',
-           'write_log', 'JobResult', 'preview', 'last_error', 'recorded_result', 'write_manifest']
+           'code_of', 'other_code', 'write_record', 'read_record', 'ingredients', 'why_stale', 'damaged_output',
+           'record_done', 'write_log', 'JobResult', 'preview', 'last_error', 'recorded_result', 'write_manifest']
 
 # %% ../../nbs/core/jobs.ipynb #b8d07f91
 def notebook_path(name: str) -> Path:
@@ -242,6 +242,10 @@ def _cells(path: Path) -> str:
     return "\n".join(line for cell in code for line in cell.splitlines() if not line.startswith(("%", "!")))
 
 
+def _digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def code_of(notebook: str) -> dict[str, str]:
     """What runs when a notebook runs: SHA-256 of its cells and of every module of the package behind them, and versions of libraries.
 
@@ -250,7 +254,7 @@ def code_of(notebook: str) -> dict[str, str]:
     package = Path(str(resources.files("fly64_nb")))
     path = notebook_path(notebook)
     source = _cells(path)
-    found, libraries = {path.name: hashlib.sha256(source.encode()).hexdigest()}, set()
+    found, libraries = {path.name: _digest_of_text(source)}, set()
     seen, waiting = set(), [(source, package)]
     while waiting:
         source, folder = waiting.pop()
@@ -260,9 +264,23 @@ def code_of(notebook: str) -> dict[str, str]:
             if file.relative_to(package).as_posix() in PLUMBING:
                 continue
             text = file.read_text(encoding="utf-8")
-            found[file.relative_to(package).as_posix()] = hashlib.sha256(text.encode()).hexdigest()
+            found[file.relative_to(package).as_posix()] = _digest_of_text(text)
             waiting.append((text, file.parent))
     return dict(sorted(found.items())) | {name: _version(name) for name in sorted(libraries)}
+
+
+def other_code(notebook: str, code: Mapping[str, str]) -> list[str]:
+    """What is not as `code_of` said of a notebook, in the package and the libraries that are here; looks only at what is named there."""
+    package, path = Path(str(resources.files("fly64_nb"))), notebook_path(notebook)
+
+    def here(name: str) -> str:
+        if name == path.name:
+            return _digest_of_text(_cells(path))
+        if name.endswith(".py"):
+            return _digest_of_text((package / name).read_text(encoding="utf-8")) if (package / name).is_file() else "none"
+        return _version(name)
+
+    return [name for name, expected in code.items() if here(name) != expected]
 
 
 @functools.cache
