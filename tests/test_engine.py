@@ -226,7 +226,7 @@ def test_a_polite_stop_ends_everything_soon(tmp_path, number):
                            stderr=subprocess.STDOUT, text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     wait_for(lambda: any("phase_e" in str(p) or "phase_f" in str(p) for p in notes(tmp_path / "s")), 120)
     everyone = family(run)
-    os.kill(run.pid, number)
+    os.killpg(run.pid, number) if number == signal.SIGINT else os.kill(run.pid, number)     # a terminal tells the whole group
     began = time.monotonic()
     said, _ = run.communicate(timeout=30)
     assert run.returncode == 130 and "run the same command again to continue" in said and "Traceback" not in said, said

@@ -10,8 +10,10 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections import Counter
@@ -84,11 +86,13 @@ def parents_of(run_id: str) -> str:
 class WarmParents(WorkerPlugin):
     """Dask worker plugin: the warm parents of a worker, one for each job that it runs at a time."""
 
-    def __init__(self, keep: bool = True):
-        self.keep = keep
+    def __init__(self, keep: bool = True, ours: bool = False):
+        self.keep, self.ours = keep, ours
 
     def setup(self, worker: Any) -> None:
         """Called by Dask when a worker starts or the plugin comes to it."""
+        if self.ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)        # a terminal sends Ctrl-C to workers as well; the run ends them
         self.free: list[WarmParent] = []
         self.all: list[WarmParent] = []
 
@@ -313,7 +317,7 @@ class Engine:
             workers = self.workers or max(1, min(available_cores(), int(psutil.virtual_memory().total / 1e9 / most)))
             cluster = self._stack.enter_context(local_cluster(workers, visible_gpus(), self.jobs_per_gpu))
             self.client = self._stack.enter_context(Client(cluster))
-        self.client.register_plugin(WarmParents(self.warm), name=parents_of(self._run.id))
+        self.client.register_plugin(WarmParents(self.warm, not self.scheduler), name=parents_of(self._run.id))
         self._stack.callback(self._forget_parents)
 
     def _forget_parents(self) -> None:
