@@ -410,7 +410,7 @@ def status(study: Study) -> None:
     """How a study is going, or how far it came: jobs by phase, what runs, what failed."""
     from collections import Counter, defaultdict
 
-    from fly64_nb.core.engine import described, job_key, last_sign_of_life, read_run
+    from fly64_nb.core.engine import described, is_alive, job_key, read_run
     from fly64_nb.core.jobs import recorded_result
     from fly64_nb.core.plan import PHASES, study_jobs
     from fly64_nb.core.watch import Watch, phase_table, running_jobs, running_table
@@ -437,7 +437,7 @@ def status(study: Study) -> None:
                 ended[job.phase]["failed"] += 1
                 failed.append(result)
         run = read_run(study)
-        alive = run and last_sign_of_life(study) < 30
+        alive = run and is_alive(study, run)
         console.print(f"running: {described(run)}" if alive else f"a run was killed: {described(run)}; run it again to continue" if run else "no run is going on",
                       highlight=False, soft_wrap=True)
         running = running_jobs(study) if alive else []

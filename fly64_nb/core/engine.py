@@ -24,8 +24,8 @@ from .jobs import (Job, JobResult, cached_digest, code_of, ingredients, last_err
 from .warm import REFUSED, Ended, Request, WarmParent
 
 # %% auto #0
-__all__ = ['HEARTBEAT_S', 'job_key', 'upstream_of', 'in_order', 'hidden', 'read_run', 'last_sign_of_life', 'described',
-           'hold_study', 'now', 'clear_leftovers', 'running_folder', 'Limits', 'run_job', 'decide', 'Plan', 'plan_jobs']
+__all__ = ['HEARTBEAT_S', 'job_key', 'upstream_of', 'in_order', 'hidden', 'read_run', 'is_alive', 'described', 'hold_study',
+           'now', 'clear_leftovers', 'running_folder', 'Limits', 'run_job', 'decide', 'Plan', 'plan_jobs']
 
 # %% ../../nbs/core/engine.ipynb #fa76aff1
 def job_key(job: Job, root: Path) -> str:
@@ -90,9 +90,17 @@ def _foreign(root: Path) -> str | None:
     return None
 
 
-def last_sign_of_life(root: Path) -> float:
-    """Seconds since the run on a study last touched its file, by the file system's own clock."""
-    return _seconds_since_touched(hidden(root) / "run.json")
+def is_alive(root: Path, run: Mapping[str, Any]) -> bool:
+    """Whether a run still works on a study: on this host by its process, on another by the file that it touches."""
+    import psutil
+
+    if run["host"] != socket.gethostname():
+        return _seconds_since_touched(hidden(root) / "run.json") < 6 * HEARTBEAT_S
+    try:
+        began = datetime.datetime.fromisoformat(run["started"]).timestamp()
+        return psutil.Process(run["pid"]).create_time() < began + 1 and psutil.Process(run["pid"]).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def described(run: Mapping[str, Any]) -> str:
