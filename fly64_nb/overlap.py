@@ -216,7 +216,7 @@ def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str |
         return None
     return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
 
-
+# %% ../nbs/03_overlap.ipynb #872357b3
 @dataclass(frozen=True)
 class OverlapJob(Job):
     """One view at one dose, both splits; its datasets are optional, since a view can be too small."""

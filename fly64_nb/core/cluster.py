@@ -25,6 +25,7 @@ from typing import Any
 import dask
 import psutil
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
+from fastcore.basics import patch
 
 from .engine import Limits, Plan, decide, hidden, hold_study, in_order, job_key, now, read_run, run_job, running_folder
 from .formats import write_json
@@ -197,7 +198,7 @@ def _lost(plan: Plan, number: int, results: Mapping[int, JobResult], error: Base
             return JobResult(plan.jobs[number], "skipped", detail=blocked.detail if blocked.status == "skipped" else f"{blocked.job.title} failed: {blocked.detail}")
     return JobResult(plan.jobs[number], "failed", -9, detail=("its worker was lost too often: " if isinstance(error, KilledWorker) else "") + f"{type(error).__name__}: {error}".splitlines()[0])
 
-
+# %% ../../nbs/core/cluster.ipynb #807d2b80
 def run_plan(plan: Plan, run: Run, client: Client, tell: Callable[[JobResult], None] = lambda result: None,
              task: Callable[..., JobResult] = carry_out) -> list[JobResult]:
     """Run what a plan leaves to do on Dask's workers; results in the order of the jobs.
@@ -287,43 +288,49 @@ class Engine:
         """Address of Dask's dashboard, or empty."""
         return self.client.dashboard_link if self.client is not None and importlib.util.find_spec("bokeh") else ""
 
-    def run(self, plan: Plan, tell: Callable[[JobResult], None] = lambda result: None) -> list[JobResult]:
-        """Run what a plan leaves to do."""
-        _record_refusals(plan)
-        for result in plan.decided.values():
-            tell(result)
-        if not plan.reasons:
-            return [plan.decided[number] for number in range(len(plan.jobs))]
-        write_json(hidden(self.root) / "code.json", {notebook: code_of(notebook) for notebook in {job.notebook for job in plan.jobs}})
-        self.connect_for(plan)
-        return run_plan(plan, self._run, self.client, tell)
+# %% ../../nbs/core/cluster.ipynb #522ecb0d
+@patch
+def run(self: Engine, plan: Plan, tell: Callable[[JobResult], None] = lambda result: None) -> list[JobResult]:
+    """Run what a plan leaves to do."""
+    _record_refusals(plan)
+    for result in plan.decided.values():
+        tell(result)
+    if not plan.reasons:
+        return [plan.decided[number] for number in range(len(plan.jobs))]
+    write_json(hidden(self.root) / "code.json", {notebook: code_of(notebook) for notebook in {job.notebook for job in plan.jobs}})
+    self.connect_for(plan)
+    return run_plan(plan, self._run, self.client, tell)
 
-    def connect_for(self, plan: Plan) -> None:
-        """Start or find workers, if a plan leaves something to do and there are none yet."""
-        if self.client is not None or not plan.reasons:
-            return
-        if self.scheduler:
-            where = {"scheduler_file": self.scheduler} if os.path.isfile(self.scheduler) else {"address": self.scheduler}
-            try:
-                self.client = self._stack.enter_context(Client(**where, timeout=10))
-            except (OSError, TimeoutError, ValueError) as error:
-                raise RuntimeError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({error})") from None
-            try:
-                self.client.wait_for_workers(1, timeout=600)
-            except TimeoutError:
-                raise RuntimeError(f"--scheduler {self.scheduler}: it has had no worker for 10 minutes") from None
-        else:
-            most = max(plan.jobs[number].memory_gb for number in plan.reasons)
-            workers = self.workers or max(1, min(available_cores(), int(psutil.virtual_memory().total / 1e9 / most)))
-            cluster = self._stack.enter_context(local_cluster(workers, visible_gpus(), self.jobs_per_gpu))
-            self.client = self._stack.enter_context(Client(cluster))
-        self.client.register_plugin(WarmParents(self.warm, not self.scheduler), name=parents_of(self._run.id))
-        self._stack.callback(self._forget_parents)
 
-    def _forget_parents(self) -> None:
-        """End the warm parents of this run; a cluster that somebody else started goes on."""
-        with contextlib.suppress(Exception):                    # the cluster may be gone, and with it the parents
-            self.client.unregister_worker_plugin(parents_of(self._run.id))
+@patch
+def connect_for(self: Engine, plan: Plan) -> None:
+    """Start or find workers, if a plan leaves something to do and there are none yet."""
+    if self.client is not None or not plan.reasons:
+        return
+    if self.scheduler:
+        where = {"scheduler_file": self.scheduler} if os.path.isfile(self.scheduler) else {"address": self.scheduler}
+        try:
+            self.client = self._stack.enter_context(Client(**where, timeout=10))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise RuntimeError(f"--scheduler {self.scheduler}: no Dask scheduler answers there ({error})") from None
+        try:
+            self.client.wait_for_workers(1, timeout=600)
+        except TimeoutError:
+            raise RuntimeError(f"--scheduler {self.scheduler}: it has had no worker for 10 minutes") from None
+    else:
+        most = max(plan.jobs[number].memory_gb for number in plan.reasons)
+        workers = self.workers or max(1, min(available_cores(), int(psutil.virtual_memory().total / 1e9 / most)))
+        cluster = self._stack.enter_context(local_cluster(workers, visible_gpus(), self.jobs_per_gpu))
+        self.client = self._stack.enter_context(Client(cluster))
+    self.client.register_plugin(WarmParents(self.warm, not self.scheduler), name=parents_of(self._run.id))
+    self._stack.callback(self._forget_parents)
+
+
+@patch
+def _forget_parents(self: Engine) -> None:
+    """End the warm parents of this run; a cluster that somebody else started goes on."""
+    with contextlib.suppress(Exception):                    # the cluster may be gone, and with it the parents
+        self.client.unregister_worker_plugin(parents_of(self._run.id))
 
 
 def _wait_for_silence(root: Path, seconds: float = 5.0) -> None:

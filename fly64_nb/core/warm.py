@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcore.basics import patch
+
 # %% auto #0
 __all__ = ['REFUSED', 'Request', 'environment', 'end_group', 'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
 
@@ -188,7 +190,7 @@ class Ended:
     max_rss: int = 0
     cpu_s: float = 0.0
 
-
+# %% ../../nbs/core/warm.ipynb #4b14cfd8
 class WarmParent:
     """The parent process, as seen by the worker that it serves; started when the first request comes.
 
@@ -217,36 +219,6 @@ class WarmParent:
             raise EOFError
         return json.loads(line)
 
-    def run(self, request: Request, why_stop: Callable[[int | None], str | None] = lambda pid: None, every_s: float = 0.25) -> Ended:
-        """Run a request and wait for its end.
-
-        Parameters
-        ----------
-        request : Request
-        why_stop : callable
-            Asked every `every_s` seconds with the child's process number (None while the parent still imports); a text ends the job.
-        """
-        process, pid = self._start(), None
-        try:
-            process.stdin.write((json.dumps(asdict(request)) + "\n").encode())
-            reason = ""
-            while True:
-                answer = self._answer(process, every_s)
-                if answer is None:
-                    if not reason and (reason := why_stop(pid) or ""):
-                        end_group(pid) if pid else process.kill()
-                elif "pid" in answer:
-                    pid = answer["pid"]
-                else:
-                    return Ended(answer["returncode"], reason, answer["max_rss"], answer["cpu_s"])
-        except (EOFError, OSError, ValueError):                # ValueError: stopped from another thread, its pipes are closed
-            said = self._last_words()
-            self.stop()
-            return Ended(-signal.SIGKILL, reason or f"the process that forks jobs ended{said}", 0)
-        finally:
-            if not self.keep:
-                self.stop()
-
     def _last_words(self) -> str:
         """Last line that the parent wrote to its standard error."""
         try:
@@ -268,6 +240,38 @@ class WarmParent:
                 process.wait()
             process.stdout.close()
             self._said.close()
+
+# %% ../../nbs/core/warm.ipynb #8fe2cfd5
+@patch
+def run(self: WarmParent, request: Request, why_stop: Callable[[int | None], str | None] = lambda pid: None, every_s: float = 0.25) -> Ended:
+    """Run a request and wait for its end.
+
+    Parameters
+    ----------
+    request : Request
+    why_stop : callable
+        Asked every `every_s` seconds with the child's process number (None while the parent still imports); a text ends the job.
+    """
+    process, pid = self._start(), None
+    try:
+        process.stdin.write((json.dumps(asdict(request)) + "\n").encode())
+        reason = ""
+        while True:
+            answer = self._answer(process, every_s)
+            if answer is None:
+                if not reason and (reason := why_stop(pid) or ""):
+                    end_group(pid) if pid else process.kill()
+            elif "pid" in answer:
+                pid = answer["pid"]
+            else:
+                return Ended(answer["returncode"], reason, answer["max_rss"], answer["cpu_s"])
+    except (EOFError, OSError, ValueError):                # ValueError: stopped from another thread, its pipes are closed
+        said = self._last_words()
+        self.stop()
+        return Ended(-signal.SIGKILL, reason or f"the process that forks jobs ended{said}", 0)
+    finally:
+        if not self.keep:
+            self.stop()
 
 # %% ../../nbs/core/warm.ipynb #c5040588
 def report_progress(done: int, total: int, unit: str, **values: float) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastcore.basics import patch
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -192,29 +193,35 @@ class Watch:
                                                          if (found := recorded_result(job)) and found.status == "done"}}
         self.expected = expectations(self._known)
 
-    def __call__(self, result: JobResult) -> None:
-        """Take a result as it comes."""
-        self.results.append(result)
-        self.ended[result.job.phase][result.status] += 1
-        total, number = sum(self.jobs.values()), len(self.results)
-        if result.status == "failed":
-            self._say(f"[{number}/{total}] {result.job.title}: failed in {result.seconds:.1f} s (return code {result.returncode}; {result.detail}; "
-                      f"log {result.job.log_path})", "red")
-        elif result.status == "skipped":
-            self._say(f"[{number}/{total}] {result.job.title}: skipped, because {result.detail}", "yellow")
-        elif result.status == "left out":
-            self._say(f"[{number}/{total}] {result.job.title}: left out: {result.detail}", None)
-        elif result.status == "done" and not self._live:
-            self._say(f"[{number}/{total}] {result.job.title}: done in {result.seconds:.1f} s, {result.detail}", None)
+# %% ../../nbs/core/watch.ipynb #6bb391dd
+@patch
+def __call__(self: Watch, result: JobResult) -> None:
+    """Take a result as it comes."""
+    self.results.append(result)
+    self.ended[result.job.phase][result.status] += 1
+    total, number = sum(self.jobs.values()), len(self.results)
+    if result.status == "failed":
+        self._say(f"[{number}/{total}] {result.job.title}: failed in {result.seconds:.1f} s (return code {result.returncode}; {result.detail}; "
+                  f"log {result.job.log_path})", "red")
+    elif result.status == "skipped":
+        self._say(f"[{number}/{total}] {result.job.title}: skipped, because {result.detail}", "yellow")
+    elif result.status == "left out":
+        self._say(f"[{number}/{total}] {result.job.title}: left out: {result.detail}", None)
+    elif result.status == "done" and not self._live:
+        self._say(f"[{number}/{total}] {result.job.title}: done in {result.seconds:.1f} s, {result.detail}", None)
 
-    def _say(self, text: str, style: str | None) -> None:
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
-    def summary(self) -> Group:
-        """Phases with their seconds, and the slowest jobs."""
-        spent = Counter()
-        for result in self.results:
-            spent[result.job.phase] += result.seconds
-        slowest = sorted((r for r in self.results if r.seconds), key=lambda r: -r.seconds)[:5]
-        said = ", ".join(f"{r.job.title} {r.seconds:.0f} s" for r in slowest)
-        return Group(phase_table(self.titles, self.jobs, self.ended, [], spent), Text(f"slowest: {said}" if said else ""))
+@patch
+def _say(self: Watch, text: str, style: str | None) -> None:
+    self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+@patch
+def summary(self: Watch) -> Group:
+    """Phases with their seconds, and the slowest jobs."""
+    spent = Counter()
+    for result in self.results:
+        spent[result.job.phase] += result.seconds
+    slowest = sorted((r for r in self.results if r.seconds), key=lambda r: -r.seconds)[:5]
+    said = ", ".join(f"{r.job.title} {r.seconds:.0f} s" for r in slowest)
+    return Group(phase_table(self.titles, self.jobs, self.ended, [], spent), Text(f"slowest: {said}" if said else ""))
