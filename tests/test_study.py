@@ -133,7 +133,8 @@ def test_a_dry_run_names_commands_and_runs_nothing(copy):
     done = fly64("reconstruct", copy, "--dry-run", "--split", "train")
     assert done.stdout.count("-m papermill") == 3 and done.stdout.count("ptychi.log") == 3
     results = json.loads((copy / "phase_f" / "reconstruction_manifest.json").read_text())["execution_results"]
-    assert [r["status"] for r in results] == ["preview"] * 3 and all("papermill" in r["preview"] for r in results)
+    assert sum("papermill" in r.get("preview", "") for r in results) == 3
+    assert [r["status"] for r in results] == ["done"] * 6                # from the jobs' records: looking at a job does not undo it
 
 
 def test_eighteen_jobs_in_fixed_order(tmp_path):
