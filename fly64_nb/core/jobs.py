@@ -85,11 +85,6 @@ class Job:
     gpu: bool = False
 
     @property
-    def title(self) -> str:
-        """Phase and condition: ``phase_f/dose_1000/dense_train``."""
-        return f"{self.phase}/{self.name}"
-
-    @property
     def executed_notebook(self) -> Path:
         """Where the executed notebook is kept."""
         return self.study / "notebooks" / self.phase / f"{self.name}.ipynb"
@@ -99,20 +94,31 @@ class Job:
         """Where the record of the last run is kept."""
         return self.executed_notebook.with_suffix(".json")
 
-    @property
-    def output_dir(self) -> Path:
-        """Folder of the outputs."""
-        return self.outputs[0].parent
-
-    def refusal(self) -> str | None:
-        """Why the job cannot be run on its inputs as they are, or None; looked into before any work is sent out."""
-        return None
-
-    def reason_for_absence(self, path: Path) -> str:
-        """Why an optional output was not written."""
-        return f"{self.title} did not write {path.name}"
-
 # %% ../../nbs/core/jobs.ipynb #65c5122f
+@patch(as_prop=True)
+def title(self: Job) -> str:
+    """Phase and condition: ``phase_f/dose_1000/dense_train``."""
+    return f"{self.phase}/{self.name}"
+
+
+@patch(as_prop=True)
+def output_dir(self: Job) -> Path:
+    """Folder of the outputs."""
+    return self.outputs[0].parent
+
+
+@patch
+def refusal(self: Job) -> str | None:
+    """Why the job cannot be run on its inputs as they are, or None; looked into before any work is sent out."""
+    return None
+
+
+@patch
+def reason_for_absence(self: Job, path: Path) -> str:
+    """Why an optional output was not written."""
+    return f"{self.title} did not write {path.name}"
+
+
 @patch(as_prop=True)
 def unfinished_notebook(self: Job) -> Path:
     """Where papermill writes while it runs; renamed when it has finished."""
