@@ -40,7 +40,7 @@ class Profile:
     patch_size : int
         Side N of the built-in probe's window.
     epochs : int
-        LSQML epochs of every reconstruction.
+        LSQML epochs of every reconstruction, unless the photons put aside end it before.
     start_epochs : int
         Of these, epochs with small random batches.
     recover_epochs : int
@@ -61,9 +61,9 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(70, 80, 6, 32, 6, 3, 6, 800, 8),
-    "quick": Profile(212, 240, 5.2, 64, 30, 10, 60, 8_000, 12),
-    "full": Profile(300, 360, 4.5, 64, 100, 10, 200, 100_000, 16),
-    "paper": Profile(460, 560, 4.0, 64, 200, 10, 400, 400_000, 24),
+    "quick": Profile(212, 240, 5.2, 64, 60, 44, 60, 8_000, 12),
+    "full": Profile(300, 360, 4.5, 64, 100, 70, 200, 100_000, 16),
+    "paper": Profile(460, 560, 4.0, 64, 200, 140, 400, 400_000, 24),
 }
 
 
@@ -102,6 +102,7 @@ def check_design(design: StudyDesign) -> None:
     need(design.minimum_positions >= 1, "minimum_positions", "must be at least 1")
     need(design.epochs >= 1 and design.recover_epochs >= 1, "epochs", "must be at least 1")
     need(0 <= design.start_epochs <= design.epochs, "start_epochs", "must lie between 0 and epochs")
+    need(0 <= design.hold_out < 1, "hold_out", "must lie in [0, 1): the solver needs photons")
     need(design.training_images >= 1 and design.filters >= 1 and design.stages >= 1, "training_images", "training_images, filters and stages must be at least 1")
     need(0 < design.photon_split < 1, "photon_split", "must lie between 0 and 1: both the input and the target need photons")
     need(0 < design.validation_share < 1, "validation_share", "must lie between 0 and 1")
@@ -128,7 +129,7 @@ class StudyDesign:
         Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped.
     ms_ssim_sigma, frc_threshold : float
         Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
-    epochs, start_epochs, recover_epochs, noise_model, update_probe : int, int, int, str, bool
+    epochs, start_epochs, hold_out, recover_epochs, noise_model, update_probe : int, int, float, int, str, bool
         Of LSQML, see `LsqmlSettings`; the probe is known by default, because refining it from few photons costs quality.
     training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str
         Of the networks, see `TrainingSettings` in `04_training`; the loss of the physics-informed one is ``"poisson"`` or ``"amplitude"``.
@@ -152,8 +153,9 @@ class StudyDesign:
     ms_ssim_sigma: float = 1.0
     frc_threshold: float = 0.5
     minimum_positions: int = 12
-    epochs: int = 30
-    start_epochs: int = 10
+    epochs: int = 60
+    start_epochs: int = 44
+    hold_out: float = 0.02
     recover_epochs: int = 60
     noise_model: str = "poisson"
     update_probe: bool = False
@@ -210,7 +212,8 @@ def spacing(self: StudyDesign, view: str, diameter: float) -> float:
 @patch
 def lsqml_settings(self: StudyDesign, seed: int, epochs: int | None = None) -> LsqmlSettings:
     """Settings of LSQML for one job."""
-    return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=min(self.start_epochs, epochs or self.epochs),
+    start = min(self.start_epochs, epochs or self.epochs)
+    return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=start, damped_epochs=min(LsqmlSettings.damped_epochs, start // 3), hold_out=self.hold_out,
                          noise_model=self.noise_model, update_probe=self.update_probe, seed=seed)
 
 
@@ -236,9 +239,10 @@ def dose_folder(dose: float) -> str:
 
 
 def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
-    """Design of a profile, with changes to single fields."""
+    """Design of a profile, with changes to single fields; another number of LSQML epochs keeps the share of its start."""
     p = get_profile(profile)
-    sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": p.start_epochs, "recover_epochs": p.recover_epochs,
+    start = round(p.start_epochs * changes.get("epochs", p.epochs) / p.epochs)
+    sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": start, "recover_epochs": p.recover_epochs,
              "training_images": p.training_images, "filters": p.filters}
     return StudyDesign(**{"profile": profile, **sizes, **changes})
 
@@ -345,7 +349,9 @@ def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None
         if isinstance(read, Base):
             return read, None
         seed = int(job_seed(design.simulation_seed, "recover").generate_state(1)[0] >> 1)
-        settings = replace(design.lsqml_settings(seed, design.recover_epochs), update_probe=True)   # here it is not known yet
+        # the probe is not known yet: few epochs of noisy steps, a gentler momentum, and every photon
+        settings = replace(design.lsqml_settings(seed, design.recover_epochs), update_probe=True, damped_epochs=0, start_epochs=min(10, design.recover_epochs),
+                           momentum=0.5, hold_out=0.0)
         return recover_base(read, settings, on_epoch)
     p = get_profile(design.profile)
     probe = builtin_probe(design.patch_size)

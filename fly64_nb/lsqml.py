@@ -122,12 +122,13 @@ def write_reconstruction(folder: str | Path, found: Reconstruction, data: Datase
     folder = Path(folder)
     metadata = {"schema": 1, "method": "PtyChi", "condition": name, "dose": data.dose, "view": data.metadata.get("view", "baseline"),
                 "split": data.metadata["split"], "patterns": len(data), "settings": asdict(found.settings), "seconds": found.seconds,
-                "device": found.device, "environment": environment(), "pixel_size_m": data.metadata.get("pixel_size_m")}
+                "engine": found.engine, "epoch": found.epoch, "notes": list(found.notes), "device": found.device, "environment": environment(), "pixel_size_m": data.metadata.get("pixel_size_m")}
     write_npz(folder / "ptychi_reconstruction.npz", {
-        "object": found.object, "probe": found.probe, "origin": np.array(found.origin), "loss": found.loss, "ycoords": data.y,
+        "object": found.object, "probe": found.probe, "origin": np.array(found.origin), "loss": found.loss, "held_out": found.held_out,
+        "ycoords": data.y,
         "xcoords": data.x, "_metadata": metadata_array(metadata)})
     write_product(folder / "product.h5", found.object, found.probe, data.y, data.x, found.origin, metadata["pixel_size_m"], name,
-                  f"pty-chi LSQML, {found.settings.epochs} epochs, {found.settings.noise_model} noise model.", found.loss, data.scan_index, data.dose)
+                  f"pty-chi LSQML, epoch {found.epoch} of {len(found.loss)}, {found.settings.noise_model} noise model. {'; '.join(found.notes)}".strip(), found.loss, data.scan_index, data.dose)
 
 
 def read_reconstruction(path: str | Path) -> dict[str, Any]:

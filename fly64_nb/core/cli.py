@@ -122,8 +122,7 @@ def choose_design(study: Path, base: Path | None, mode: str, profile: str, doses
         return kept, build_design_job(study, kept, study / source) if source else job
     profile, mode = profile or "quick", mode or "simulate"
     changes = {"doses": [float(d) for d in doses.split(",")] if doses else None, "overlap_targets": parse_overlaps(overlaps) if overlaps else None,
-               "simulation_seed": seed or None, "replicates": seeds or None, "epochs": epochs or None,
-               "start_epochs": min(epochs, get_study_design(profile).start_epochs) if epochs else None}
+               "simulation_seed": seed or None, "replicates": seeds or None, "epochs": epochs or None}
     design = get_study_design(profile, mode=mode, **{k: v for k, v in changes.items() if v is not None})
     if mode == "thin" and base is None:
         raise ValueError("mode 'thin' needs measured counts: pass a measured scan with --base")

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from .optics import split_position
+from .optics import diffraction_intensity, split_position
 
 # %% auto #0
-__all__ = ['LsqmlSettings', 'Reconstruction', 'DivergedError', 'canvas', 'reconstruct']
+__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'Reconstruction', 'DivergedError', 'canvas', 'task_options', 'open_task',
+           'HeldOut', 'put_aside', 'reconstruct']
 
 # %% ../../nbs/core/solver.ipynb #e4794c52
 @dataclass(frozen=True)
@@ -25,42 +28,85 @@ class LsqmlSettings:
     Attributes
     ----------
     epochs : int
-        Passes over the patterns, both parts together.
-    start_epochs : int
-        Of these, epochs of the first part (random batches, no momentum).
+        Passes over the patterns, all parts together, if nothing stops it before.
+    damped_epochs, start_epochs : int
+        Of these, epochs of the first two parts (random batches, no momentum); the first of them with the damped gradient.
+    damping : float
+        Photons added to the predicted intensity under the gradient of the damped part (Poisson only).
     start_batch, batch : int
-        Patterns a batch in the first and the second part.
+        Patterns a batch in the first two parts and in the last.
     momentum : float
-        Momentum gain of the second part (0: none).
+        Momentum gain of the last part (0: none).
     noise_model : str
         ``"poisson"`` or ``"gaussian"``. Gaussian is biased at low dose, where most pixels count zero.
     update_probe : bool
         Refine the probe, or keep it as given.
+    hold_out : float
+        Share of the photons put aside to see when fitting noise begins; 0 runs all epochs on all photons.
     seed : int
-        Seeds the order of the batches.
+        Seeds the order of the batches and the photons that are put aside.
     threads : int
         CPU threads of torch. Results of compact batches depend on it in the last digits, so a study keeps it at one.
     device : str
         ``"cpu"``, or ``"gpu"`` (``"auto"`` takes a GPU when there is one).
+    engine : str
+        ``"stock"`` is pty-chi's own class, ``"fast"`` ours or an error, ``"auto"`` ours where it was checked (`fast_lsqml.reason_for_stock`).
     """
-    epochs: int = 30
-    start_epochs: int = 10
+    epochs: int = 60
+    damped_epochs: int = 4
+    start_epochs: int = 44
+    damping: float = 0.1
     start_batch: int = 50
     batch: int = 100
-    momentum: float = 0.5
+    momentum: float = 0.9
     noise_model: str = "poisson"
     update_probe: bool = True
+    hold_out: float = 0.0
     seed: int = 0
     threads: int = 1
     device: str = "auto"
+    engine: str = "auto"
 
     def __post_init__(self):
-        if self.epochs < 1 or not 0 <= self.start_epochs:
-            raise ValueError(f"LsqmlSettings: epochs must be >= 1 and start_epochs >= 0, found {self.epochs} and {self.start_epochs}")
-        if self.noise_model not in ("poisson", "gaussian"):
-            raise ValueError(f"LsqmlSettings: noise_model must be 'poisson' or 'gaussian', found {self.noise_model!r}")
+        def need(holds: bool, name: str, why: str):
+            if not holds:
+                raise ValueError(f"LsqmlSettings: {name} = {getattr(self, name)!r}: {why}")
+
+        need(self.epochs >= 1, "epochs", "must be >= 1")
+        need(0 <= self.damped_epochs <= self.start_epochs, "damped_epochs", "must lie between 0 and start_epochs")
+        need(self.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
+        need(0 <= self.hold_out < 1, "hold_out", "must lie in [0, 1)")
+        need(self.damping >= 0, "damping", "must be at least 0 photons")
+        need(self.engine in ("auto", "fast", "stock"), "engine", "must be 'auto', 'fast' or 'stock'")
 
 # %% ../../nbs/core/solver.ipynb #4a7b08e7
+@dataclass(frozen=True)
+class Part:
+    """Epochs of a schedule that are run in the same way; `damping` None leaves pty-chi's epsilon."""
+    epochs: int
+    compact: bool
+    batch: int
+    momentum: float
+    damping: float | None = None
+
+
+def schedule(settings: LsqmlSettings) -> list[Part]:
+    """Parts of the settings' epochs; fewer epochs leave out from the end."""
+    damped = settings.damped_epochs if settings.noise_model == "poisson" and settings.damping else 0
+    parts = [Part(damped, False, settings.start_batch, 0.0, settings.damping), Part(settings.start_epochs - damped, False, settings.start_batch, 0.0),
+             Part(max(0, settings.epochs - settings.start_epochs), True, settings.batch, settings.momentum)]
+    left, cut = settings.epochs, []
+    for part in parts:
+        cut.append(replace(part, epochs=min(part.epochs, left)))
+        left -= cut[-1].epochs
+    return [part for part in cut if part.epochs]
+
+
+def safe(settings: LsqmlSettings) -> LsqmlSettings:
+    """Settings that hardly diverge: Gaussian amplitudes, random batches all along, no momentum."""
+    return replace(settings, noise_model="gaussian", damped_epochs=0, start_epochs=settings.epochs, momentum=0.0, start_batch=settings.batch)
+
+# %% ../../nbs/core/solver.ipynb #07dae411
 @dataclass(frozen=True)
 class Reconstruction:
     """Object and probe that LSQML found.
@@ -73,12 +119,21 @@ class Reconstruction:
     origin : (int, int)
         Row and column of the canvas' first pixel in the coordinates of the positions.
     loss : (epochs,) float64
-        Mean squared error of the amplitudes after each epoch, as pty-chi reports it.
+        Mean squared error of the amplitudes after each epoch that was run, as pty-chi reports it.
     seconds : float
         Wall time of the solver.
     device : str
         What it ran on.
     settings : LsqmlSettings
+        What was asked for.
+    engine : str
+        ``"fast"``, or ``"stock"`` with the reason.
+    epoch : int
+        Epoch whose object and probe these are: the last, unless photons put aside told of an earlier one.
+    held_out : (checks, 2) float64
+        Epoch, and negative log-likelihood a pattern of the photons put aside (up to a constant).
+    notes : tuple of str
+        What else happened: stopped early, tried again, hold-out impossible.
     """
     object: np.ndarray
     probe: np.ndarray
@@ -87,10 +142,14 @@ class Reconstruction:
     seconds: float
     device: str
     settings: LsqmlSettings
+    engine: str = "stock"
+    epoch: int = 0
+    held_out: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    notes: tuple[str, ...] = ()
 
 
 class DivergedError(RuntimeError):
-    """The reconstruction holds values that are not finite."""
+    """The reconstruction holds values that are not finite, or describes the counts worse than an object of ones."""
 
 # %% ../../nbs/core/solver.ipynb #fb792d3f
 def canvas(y: np.ndarray, x: np.ndarray, window: int, margin: int = 4) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -101,22 +160,22 @@ def canvas(y: np.ndarray, x: np.ndarray, window: int, margin: int = 4) -> tuple[
     return origin, shape
 
 
-def _task_options(settings: LsqmlSettings, first: bool, epochs: int, origin_px: tuple[float, float], gpu: bool):
-    """pty-chi's options for one part of the schedule."""
+def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
+    """pty-chi's options for one part of the schedule; the first part rescales the probe in its first epoch."""
     import ptychi.api as api
 
     options = api.LSQMLOptions()
     options.data_options.fft_shift = True                  # our zero frequency is at the centre
     options.object_options.pixel_size_m = 1.0
     options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
-    options.object_options.position_origin_coords = list(origin_px)
+    options.object_options.position_origin_coords = [-origin[0] - 0.5, -origin[1] - 0.5]
     options.probe_options.optimizable = settings.update_probe
     options.probe_position_options.optimizable = False
     r = options.reconstructor_options
-    r.num_epochs = epochs
-    r.batch_size = settings.start_batch if first else settings.batch
-    r.batching_mode = api.BatchingModes.RANDOM if first else api.BatchingModes.COMPACT
-    r.momentum_acceleration_gain = 0.0 if first else settings.momentum
+    r.num_epochs = part.epochs
+    r.batch_size = min(part.batch, patterns)
+    r.batching_mode = api.BatchingModes.COMPACT if part.compact else api.BatchingModes.RANDOM
+    r.momentum_acceleration_gain = part.momentum
     r.noise_model = api.NoiseModels.POISSON if settings.noise_model == "poisson" else api.NoiseModels.GAUSSIAN
     r.rescale_probe_intensity_in_first_epoch = first
     r.solve_step_sizes_only_using_first_probe_mode = False  # the same for one mode, and faster
@@ -124,10 +183,123 @@ def _task_options(settings: LsqmlSettings, first: bool, epochs: int, origin_px: 
     r.random_seed = settings.seed
     return options
 
+# %% ../../nbs/core/solver.ipynb #9eec982a
+@contextmanager
+def open_task(options, engine: str, damping: float | None, **data: np.ndarray) -> Iterator[Any]:
+    """pty-chi's task for some options and data; `task.engine` says which form runs, and why.
+
+    Raises
+    ------
+    ValueError
+        If `engine` is ``"fast"`` and that does not apply.
+    """
+    from ptychi.api.task import PtychographyTask
+
+    from fly64_nb.core.fast_lsqml import FastLSQMLTask, reason_for_stock
+
+    reason = "asked for" if engine == "stock" else reason_for_stock(options, data["object_data"].shape, data["probe_data"].shape)
+    if reason and engine == "fast":
+        raise ValueError(f"LsqmlSettings: engine = 'fast' does not apply: {reason}")
+    with warnings.catch_warnings():
+        # pty-chi 2.2 converts a parameter to a plain number, which newer versions of torch remark upon
+        warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+        with (PtychographyTask if reason else FastLSQMLTask)(options, **data) as task:
+            task.engine = f"stock: {reason}" if reason else "fast"
+            if damping is not None:
+                task.reconstructor.noise_model.eps = damping
+            yield task
+
+# %% ../../nbs/core/solver.ipynb #785aa01d
+@dataclass
+class HeldOut:
+    """Photons that the solver does not see, and what they said of the epochs so far.
+
+    Attributes
+    ----------
+    counts : (m, N, N) array
+        Photons put aside of some patterns, zero frequency at the centre.
+    y, x : (m,) float arrays
+        Positions of these patterns on the canvas.
+    share : float
+        Of all photons.
+    """
+    counts: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    share: float
+    history: list[tuple[int, float]] = field(default_factory=list)
+    flat: float = np.inf                 # mean negative log-likelihood of the object of ones
+    best: np.ndarray | None = None       # negative log-likelihood of each pattern where its mean was smallest
+    kept: tuple[int, np.ndarray, np.ndarray] | None = None
+    worse_in_turn: int = 0
+
+    def likelihoods(self, obj: np.ndarray, probe: np.ndarray) -> np.ndarray:
+        """Negative log-likelihood of each pattern's photons, (m,)."""
+        # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
+        expected = diffraction_intensity(obj, probe, self.y, self.x) * (probe.size * self.share / (1 - self.share))
+        # a photon where nothing is expected counts as if a thousandth of the share had been
+        surprise = np.where(self.counts > 0, self.counts * np.log(expected + 1e-3 * self.share), 0)
+        return (expected - surprise).sum((1, 2), dtype=np.float64)
+
+    def look(self, epoch: int, obj: np.ndarray, probe: np.ndarray) -> None:
+        """Judge an epoch: keep it, or count it as worse."""
+        now = self.likelihoods(obj, probe)
+        self.history.append((epoch, float(now.mean())))
+        if self.best is None or now.mean() < self.best.mean():
+            self.flat, self.best = (now.mean() if self.best is None else self.flat), now
+        difference = now - self.best
+        worse = difference.mean() > max(2 * difference.std() / np.sqrt(len(difference)), 0.5 * (self.flat - self.best.mean()))
+        self.worse_in_turn = self.worse_in_turn + 1 if worse else 0
+        if not worse:
+            self.kept = (epoch, obj.copy(), probe.copy())
+
+
+def put_aside(counts: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Photons that the solver sees and photons put aside; ValueError if counts are not whole numbers."""
+    whole = np.rint(counts)
+    if not np.array_equal(whole, counts):
+        raise ValueError("photons can only be put aside from whole counts")
+    aside = np.random.default_rng(seed).binomial(whole.astype(np.int64), share)
+    return (whole - aside).astype(np.float32), aside.astype(np.float32)
+
 # %% ../../nbs/core/solver.ipynb #4f7c3e85
+def _run(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings, held: HeldOut | None, gpu: bool,
+         on_epoch: Callable[[int, float], None] | None) -> tuple[np.ndarray, np.ndarray, list[float], str]:
+    """Object, probe, losses and engine after the schedule, or where the photons put aside ended it."""
+    window = probe.shape[-1]
+    origin, shape = canvas(y, x, window)
+    # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
+    mean_total = counts.sum((1, 2), dtype=np.float64).mean()
+    scale = np.sqrt(mean_total / window**2 / np.sum(np.abs(probe.astype(np.complex128)) ** 2))
+    data = {"object_data": np.ones((1, *shape), np.complex64), "probe_data": (probe * scale).astype(np.complex64)[None, None]}
+    fixed = {"diffraction_data": counts.astype(np.float32, copy=False), "probe_position_x_px": np.asarray(x, np.float32),
+             "probe_position_y_px": np.asarray(y, np.float32)}
+    losses: list[float] = []
+    for k, part in enumerate(schedule(settings)):
+        options = task_options(settings, part, k == 0, origin, len(y), gpu)
+        with open_task(options, settings.engine, part.damping, **fixed, **data) as task:
+            for _ in range(part.epochs):
+                task.run(1)
+                losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
+                # bright data overshoot in their first steps by a factor of tens, and come back
+                if not losses[-1] < 1e3 * losses[0]:
+                    raise DivergedError(f"loss {losses[-1]:.4g} in epoch {len(losses)}, {losses[0]:.4g} with an object of ones")
+                if on_epoch:
+                    on_epoch(len(losses), losses[-1])
+                # after the first epoch, which only rescales, the object is still flat; compact epochs are small steps, and every other is enough
+                if held and (not part.compact or len(losses) % 2 == 0):
+                    held.look(len(losses), *(task.get_data_to_cpu(name, as_numpy=True)[0 if name == "object" else (0, 0)] for name in ("object", "probe")))
+                    if part.compact and held.worse_in_turn >= 3:
+                        break
+            data = {f"{name}_data": task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe")}
+    return data["object_data"][0], data["probe_data"][0, 0], losses, task.engine
+
+# %% ../../nbs/core/solver.ipynb #f7a7094d
 def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings,
                 on_epoch: Callable[[int, float], None] | None = None) -> Reconstruction:
     """Reconstruct object and probe from photon counts with pty-chi's LSQML.
+
+    What diverges is tried once more with the safe schedule, and a note says so.
 
     Parameters
     ----------
@@ -144,47 +316,51 @@ def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndar
     Raises
     ------
     DivergedError
-        If object, probe or loss are not finite at the end.
+        If object, probe or loss are not finite, or the loss is above that of an object of ones, with the safe schedule as well.
     """
     import torch
-    from ptychi.api.task import PtychographyTask
 
     started = time.perf_counter()
     gpu = settings.device == "gpu" or (settings.device == "auto" and torch.cuda.is_available())
     torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-    window = probe.shape[-1]
-    origin, shape = canvas(y, x, window)
-    # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
-    mean_total = counts.sum((1, 2), dtype=np.float64).mean()
-    scale = np.sqrt(mean_total / window**2 / np.sum(np.abs(probe.astype(np.complex128)) ** 2))
-    guess_object = np.ones((1, *shape), np.complex64)
-    guess_probe = (probe * scale).astype(np.complex64)[None, None]
-    start = min(settings.start_epochs, settings.epochs)
-    losses: list[float] = []
-    for first, epochs in ((True, start), (False, settings.epochs - start)):
-        if not epochs:
-            continue
-        options = _task_options(settings, first, epochs, (-origin[0] - 0.5, -origin[1] - 0.5), gpu)
-        with warnings.catch_warnings():
-            # pty-chi 2.2 converts a parameter to a plain number, which newer versions of torch remark upon
-            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
-            with PtychographyTask(options, diffraction_data=counts.astype(np.float32, copy=False), object_data=guess_object,
-                                  probe_data=guess_probe, probe_position_x_px=np.asarray(x, np.float32),
-                                  probe_position_y_px=np.asarray(y, np.float32)) as task:
-                for _ in range(epochs):
-                    task.run(1)
-                    losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
-                    if on_epoch:
-                        on_epoch(len(losses), losses[-1])
-                guess_object, guess_probe = (task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe"))
-    result = Reconstruction(guess_object[0].astype(np.complex64), guess_probe[0, 0].astype(np.complex64), origin,
-                            np.array(losses), time.perf_counter() - started, _device_name(gpu), settings)
-    if not all(np.isfinite(a).all() for a in (result.object, result.probe, result.loss)):
-        raise DivergedError(f"LSQML diverged: object, probe or loss are not finite after {settings.epochs} epochs ({asdict(settings)})")
-    return result
+    origin, _ = canvas(y, x, probe.shape[-1])
+    notes: list[str] = []
+    for attempt in (settings, safe(settings)):
+        torch.manual_seed(settings.seed)
+        held, seen = None, counts
+        if settings.hold_out:
+            try:
+                held, seen = _hold_out(counts, y - origin[0], x - origin[1], settings)
+            except ValueError as reason:
+                notes.append(f"no photons put aside: {reason}")
+        try:
+            obj, found, losses, engine = _run(seen, y, x, probe, attempt, held, gpu, on_epoch)
+            if not (np.isfinite(obj).all() and np.isfinite(found).all()):
+                raise DivergedError(f"object or probe are not finite after {len(losses)} epochs")
+            if len(losses) > 2 and losses[-1] > losses[0]:
+                raise DivergedError(f"loss {losses[-1]:.4g} at the end, {losses[0]:.4g} with an object of ones")
+            break
+        except DivergedError as problem:
+            notes.append(f"diverged ({problem})" + ("; tried again with the safe schedule: Gaussian, random batches, no momentum" if attempt is settings else ""))
+            if attempt is not settings:
+                raise DivergedError(f"LSQML: {'; '.join(notes)} ({asdict(settings)})") from problem
+    epoch = len(losses)
+    if held and held.kept:
+        if held.kept[0] < epoch - 1 or held.worse_in_turn:
+            notes.append(f"epoch {held.kept[0]} of {epoch} is kept: later ones predict the photons put aside worse")
+            epoch, obj, found = held.kept
+        found = found / np.sqrt(1 - settings.hold_out)      # the probe of all photons, not only of those that were seen
+    return Reconstruction(obj.astype(np.complex64), found.astype(np.complex64), origin, np.array(losses), time.perf_counter() - started, _device_name(gpu),
+                          settings, engine, epoch, np.array(held.history if held else []).reshape(-1, 2), tuple(notes))
 
-# %% ../../nbs/core/solver.ipynb #f7a7094d
+
+def _hold_out(counts: np.ndarray, y: np.ndarray, x: np.ndarray, settings: LsqmlSettings, most: int = 256) -> tuple[HeldOut, np.ndarray]:
+    """Photons put aside of at most so many patterns, and the counts that are left."""
+    seen, aside = put_aside(counts, settings.hold_out, settings.seed)
+    rows = np.sort(np.random.default_rng(settings.seed).permutation(len(counts))[:most])
+    return HeldOut(aside[rows], y[rows], x[rows], settings.hold_out), seen
+
+
 def _device_name(gpu: bool) -> str:
     import platform
 
