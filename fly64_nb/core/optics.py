@@ -72,8 +72,9 @@ def fourier_shift(field: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarr
     dy, dx = np.atleast_1d(dy).astype(float), np.atleast_1d(dx).astype(float)
     ramp_y = np.exp(-2j * np.pi * np.outer(dy, fft.fftfreq(field.shape[-2]))).astype(np.complex64)
     ramp_x = np.exp(-2j * np.pi * np.outer(dx, fft.fftfreq(field.shape[-1]))).astype(np.complex64)
-    spectrum = fft.fft2(field.astype(np.complex64, copy=False))
-    return fft.ifft2(spectrum * ramp_y[:, :, None] * ramp_x[:, None, :], overwrite_x=True)
+    spectrum = fft.fft2(field.astype(np.complex64, copy=False)) * ramp_y[:, :, None]
+    spectrum *= ramp_x[:, None, :]
+    return fft.ifft2(spectrum, overwrite_x=True)
 
 
 def split_position(coordinate: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,28 +109,46 @@ def _sinc_filters(fraction: np.ndarray, half_width: int = 8, beta: float = 6.0) 
     return filters / filters.sum(1, keepdims=True)
 
 
-def object_patches(obj: np.ndarray, y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
-    """Object resampled at the exact sub-pixel positions, (n, window, window) complex64."""
+def _weighted_sum(filters: np.ndarray, images: np.ndarray, axis: int, step: int, length: int) -> np.ndarray:
+    """Sum over k of ``filters[:, k]`` times the `length` entries of the images from entry ``k step`` along an axis (1 or 2)."""
+    part = lambda k: images[:, k * step:k * step + length] if axis == 1 else images[:, :, k * step:k * step + length]
+    total = filters[:, 0, None, None] * part(0)
+    term = np.empty_like(total)
+    for k in range(1, filters.shape[1]):
+        total += np.multiply(filters[:, k, None, None], part(k), out=term)
+    return total
+
+
+def object_patches(obj: np.ndarray, y: np.ndarray, x: np.ndarray, window: int, batch: int = 8) -> np.ndarray:
+    """Object resampled at the exact sub-pixel positions, (n, window, window) complex64; `batch` of them at a time stay in the cache."""
     half_width = 8
-    padded = np.pad(obj, half_width, mode="edge")
+    padded = np.pad(obj.astype(np.complex64, copy=False), half_width, mode="edge")
     (sy, fy), (sx, fx) = split_position(y, window), split_position(x, window)
     reach = window + 2 * half_width - 1
     # filters sample at a fraction in [0, 1): a negative one starts a pixel earlier
     sy, fy, sx, fx = sy - (fy < 0), fy + (fy < 0), sx - (fx < 0), fx + (fx < 0)
-    wide = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach))[sy + 1, sx + 1]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach))
     ky, kx = (_sinc_filters(f, half_width).astype(np.float32) for f in (fy, fx))
-    rows = sum(ky[:, k, None, None] * wide[:, k:k + window, :] for k in range(2 * half_width))
-    return sum(kx[:, k, None, None] * rows[:, :, k:k + window] for k in range(2 * half_width)).astype(np.complex64)
+    out = np.empty((len(sy), window, window), np.complex64)
+    for i in range(0, len(sy), batch):
+        part = slice(i, i + batch)
+        # the filters are real: real and imaginary parts side by side, two numbers a pixel along x
+        wide = windows[sy[part] + 1, sx[part] + 1].view(np.float32)
+        rows = _weighted_sum(ky[part], wide, 1, 1, window)
+        out[part] = _weighted_sum(kx[part], rows, 2, 2, 2 * window).view(np.complex64)
+    return out
 
 # %% ../../nbs/core/optics.ipynb #615d7478
 def exit_waves(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Exit wave at each scan position on the window's own grid, (n, N, N) complex64."""
     window = probe.shape[-1]
     (_, fy), (_, fx) = split_position(y, window), split_position(x, window)
-    return fourier_shift(probe, fy, fx) * object_windows(obj.astype(np.complex64, copy=False), y, x, window)
+    exit_wave = object_windows(obj.astype(np.complex64, copy=False), y, x, window)
+    # in place, and in this order: the last digit of a complex product depends on it
+    return np.multiply(exit_wave, fourier_shift(probe, fy, fx), out=exit_wave)
 
 
-def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 256) -> np.ndarray:
+def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 32) -> np.ndarray:
     """Noise-free far-field intensity at each scan position.
 
     Parameters
@@ -139,7 +158,7 @@ def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: 
     y, x : (n,) float arrays
         Window centres in object pixels.
     batch : int
-        Patterns computed at a time; bounds the memory that is needed besides the result.
+        Patterns computed at a time; bounds the memory that is needed besides the result. As many as the cache holds are quickest.
 
     Returns
     -------
