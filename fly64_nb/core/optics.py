@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import fft
-from scipy.signal import fftconvolve
 
 # %% auto #0
 __all__ = ['effective_diameter', 'footprint', 'footprint_extent', 'fourier_shift', 'split_position', 'object_windows',
@@ -219,6 +218,8 @@ def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray
 # %% ../../nbs/core/optics.ipynb #ecac51d6
 def illumination(probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Sum over the scan of the probe's intensity at each object pixel, float64 of the given shape."""
+    from scipy.signal import fftconvolve                       # importing it takes longer than all else that is imported here
+
     window = probe.shape[-1]
     (sy, _), (sx, _) = split_position(y, window), split_position(x, window)
     hits = np.zeros((shape[0] - window + 1, shape[1] - window + 1))
