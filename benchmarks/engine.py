@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
@@ -38,25 +40,33 @@ def job(root: Path, name: str, code: str, reads: tuple[str, ...] = ()) -> Job:
     return Job("phase_x", name, str(path), root, {"name": name}, tuple(root / r for r in reads), (root / f"{name}.txt",), root / f"{name}.log", imports=imports)
 
 
+def in_new_kernel(one: Job) -> None:
+    """A job as papermill runs it on its own."""
+    one.executed_notebook.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(one.command, check=True, capture_output=True, env=environment())
+
+
+def in_engine(one: Job, parent: WarmParent | None = None) -> None:
+    """A job as the engine runs it: in a child of a warm parent, or without one in a new Python."""
+    assert run_job(one, parent).status == "done"
+
+
+def seconds(call: Callable[..., None], *arguments: Any) -> float:
+    """Wall time of a call."""
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
+
+
 def overhead() -> None:
     """Seconds of a job that computes nothing, in three ways."""
     print(f"{'kind':12}{'new kernel':>12}{'new Python':>12}{'warm, first':>13}{'warm, next (min / median / max of 5)':>40}")
     for kind, code in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
             one = job(Path(folder), kind, code)
-            one.executed_notebook.parent.mkdir(parents=True)
-            began = time.perf_counter()
-            subprocess.run(one.command, check=True, capture_output=True, env=environment())
-            kernel = time.perf_counter() - began
-            began = time.perf_counter()
-            assert run_job(one).status == "done"
-            cold = time.perf_counter() - began
+            kernel, cold = seconds(in_new_kernel, one), seconds(in_engine, one)
             parent = WarmParent()
-            times = []
-            for _ in range(6):
-                began = time.perf_counter()
-                assert run_job(one, parent).status == "done"
-                times.append(time.perf_counter() - began)
+            times = [seconds(in_engine, one, parent) for _ in range(6)]
             parent.stop()
             print(f"{kind:12}{kernel:>10.2f} s{cold:>10.2f} s{times[0]:>11.2f} s{min(times[1:]):>20.2f} / {statistics.median(times[1:]):.2f} / {max(times[1:]):.2f} s")
 
@@ -90,9 +100,9 @@ def many(count: int) -> None:
             client.run(lambda: None)
             before, began = peak_mb(), time.perf_counter()
             results = run_plan(plan, Run(root, "1"), client, task=nothing)
-            seconds = time.perf_counter() - began
+            took = time.perf_counter() - began
             assert len(results) == count and all(r.status == "done" for r in results)
-            print(f"run on 2 workers: {seconds:.1f} s, {seconds / count * 1e3:.2f} ms a job, {peak_mb() - before:.0f} MB more in the process that holds scheduler and client")
+            print(f"run on 2 workers: {took:.1f} s, {took / count * 1e3:.2f} ms a job, {peak_mb() - before:.0f} MB more in the process that holds scheduler and client")
         for one in jobs:
             one.outputs[0].write_text(one.name)
             one.executed_notebook.parent.mkdir(parents=True, exist_ok=True)
