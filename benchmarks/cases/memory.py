@@ -41,20 +41,21 @@ data = base.y
 NETWORK = """
 from fly64_nb.training import TrainingSettings, best_precision, make_network, train_network
 import fly64_nb.core.networks
-settings = TrainingSettings(images=320, filters=design.filters, stages=design.stages, precision=best_precision())
+settings = TrainingSettings(images=64, filters=design.filters, stages=design.stages, precision=best_precision())
 """
 PHASES = {
     "simulation (C)": MAKE,
     "overlap (D)": START + READ + "from fly64_nb.overlap import make_view\nmake_view(data, design, 'dense')\n" + END,
     "training (E)": START + READ + NETWORK + "train_network(data, 'PtychoPINN', settings)\n" + END,
     "LSQML (F)": START + READ + "from fly64_nb.core.solver import reconstruct\n"
-                 "reconstruct(data.counts(), data.y, data.x, data.probe, replace(design.lsqml_settings(0, 3), start_epochs=1, device='cpu'))\n" + END,
+                 "reconstruct(data.counts(), data.y, data.x, data.probe, replace(design.lsqml_settings(0, 2), start_epochs=1, device='cpu'))\n" + END,
     "comparison (G)": START + READ + NETWORK + """
 from fly64_nb.comparison import Image, compare_condition
 from fly64_nb.core.alignment import common_field
 from fly64_nb.training import reconstruct_with_network
 network = make_network('PtychoPINN', data.probe, settings, data.dose, {})
-images = {name: Image(*reconstruct_with_network(network, data)) for name in ('PtychoPINN', 'Baseline', 'PtyChi')}
+image = Image(*reconstruct_with_network(network, data))
+images = dict.fromkeys(('PtychoPINN', 'Baseline', 'PtyChi'), image)
 compare_condition(data.object, common_field([(data.y, data.x)], data.object.shape), images, design, 1e4, 'baseline', 'train')
 """ + END}
 

@@ -5,6 +5,8 @@
 # %% ../../nbs/core/optics.ipynb #00d9b25c
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import fft
 
@@ -172,13 +174,21 @@ def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: 
     return out
 
 # %% ../../nbs/core/optics.ipynb #e740841b
+def _by_batches(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, dtype: type, batch: int = 64) -> np.ndarray:
+    """A function of each image, as an array of the given type: the wider numbers that it works with are never there for all images at once."""
+    out = np.empty(images.shape, dtype)
+    for i in range(0, len(images), batch):
+        out[i:i + batch] = function(images[i:i + batch])
+    return out
+
+
 def photon_counts(intensity: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
     """Poisson counts (n, N, N) uint32 whose expected mean total per pattern is `dose` photons."""
     if not dose > 0:
         raise ValueError(f"photon_counts: the dose must be positive, found {dose}")
     mean_total = intensity.sum((1, 2), dtype=np.float64).mean()
     # negative round-off of the FFT cannot occur in |.|^2, so the rate is valid as it is
-    return rng.poisson(intensity * np.float64(dose / mean_total)).astype(np.uint32)
+    return _by_batches(lambda part: rng.poisson(part * np.float64(dose / mean_total)), intensity, np.uint32)
 
 
 def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
@@ -196,17 +206,17 @@ def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np
     if not 0 < dose <= measured:
         raise ValueError(f"thin_counts: a measured scan of {measured:.4g} photons per exposure can be thinned to doses in "
                          f"(0, {measured:.4g}], found {dose:g}")
-    return rng.binomial(counts.astype(np.int64), dose / measured).astype(np.uint32)
+    return _by_batches(lambda part: rng.binomial(part.astype(np.int64), dose / measured), counts, np.uint32)
 
 
 def counts_to_amplitude(counts: np.ndarray, dose: float) -> np.ndarray:
     """Diffraction amplitude as stored: ``sqrt(counts (N/2)^2 / dose)``, float32."""
-    return np.sqrt(counts * ((counts.shape[-1] / 2) ** 2 / dose)).astype(np.float32)
+    return _by_batches(lambda part: np.sqrt(part * ((counts.shape[-1] / 2) ** 2 / dose)), counts, np.float32)
 
 
 def amplitude_to_counts(amplitude: np.ndarray, dose: float) -> np.ndarray:
     """Counts from stored amplitudes, whole numbers again, float32."""
-    return np.rint(amplitude.astype(np.float64) ** 2 * (dose / (amplitude.shape[-1] / 2) ** 2)).astype(np.float32)
+    return _by_batches(lambda part: np.rint(part.astype(np.float64) ** 2 * (dose / (amplitude.shape[-1] / 2) ** 2)), amplitude, np.float32)
 
 
 def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, mean_total: float) -> np.ndarray:
