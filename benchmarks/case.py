@@ -21,7 +21,8 @@ class Case:
     name : str
         What is measured.
     ours : callable or None
-        Without arguments. With the unit ``"s"`` it is timed, with any other unit it returns the number. None for a row that only says why there is nothing.
+        Without arguments. With the unit ``"s"`` it is timed, with any other unit it returns the number.
+        None for a row that only says why there is nothing.
     size : str
         Size of the problem, in words.
     peer : callable or None
@@ -69,7 +70,8 @@ def once(call: Callable[[], Any], unit: str) -> float:
 
 def measure(case: Case, budget_s: float) -> dict[str, Any]:
     """A row of the table: ours and the peer in turn (A B A B ...), until the repeats are done or the time is up."""
-    row: dict[str, Any] = {"case": case.name, "size": case.size, "unit": case.unit, "peer_name": case.peer_name, "ours": [], "peer": [], "error": "", "note": "",
+    row: dict[str, Any] = {"case": case.name, "size": case.size, "unit": case.unit, "peer_name": case.peer_name, "ours": [], "peer": [],
+                           "error": "", "note": "",
                            "items": case.items, "item": case.item}
     sides = [(side, call) for side, call in (("ours", case.ours), ("peer", case.peer)) if call]
     if case.bound is not None:
@@ -118,7 +120,8 @@ def scaling(name: str, sizes: Sequence[int], prepare: Callable[[int], Callable[[
         x0, y0 = (statistics.mean(c) for c in zip(*points))
         return sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
 
-    return Case(name, exponent, size=f"{sizes[0]:,} to {sizes[-1]:,} {item}", bound=expected, peer_name="theory", unit="exponent", repeats=1, warm_up=False,
+    return Case(name, exponent, size=f"{sizes[0]:,} to {sizes[-1]:,} {item}", bound=expected, peer_name="theory", unit="exponent", repeats=1,
+                warm_up=False,
                 note=lambda: "; ".join(f"{n:,}: {s:.3g} s" for n, s in seconds.items()))
 
 

@@ -37,7 +37,8 @@ def job(root: Path, name: str, code: str, reads: tuple[str, ...] = ()) -> Job:
     cells = [new_code_cell("name = ''", metadata={"tags": ["parameters"]}), new_code_cell(f"{code}\nopen(f'{{name}}.txt', 'w').write(name)")]
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python"}}), path)
     imports = tuple(code.removeprefix("import ").split(", ")) if code else ()
-    return Job("phase_x", name, str(path), root, {"name": name}, tuple(root / r for r in reads), (root / f"{name}.txt",), root / f"{name}.log", imports=imports)
+    return Job("phase_x", name, str(path), root, {"name": name}, tuple(root / r for r in reads), (root / f"{name}.txt",), root / f"{name}.log",
+               imports=imports)
 
 
 def in_new_kernel(one: Job) -> None:
@@ -92,7 +93,8 @@ def many(count: int) -> None:
         for i in range(count):
             block, place = i - i % 10, i % 10
             reads = [] if not place else range(block, i) if place == 9 else [block]
-            jobs.append(Job("phase_x", f"j{i}", first.notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads), (root / f"j{i}.txt",), root / f"j{i}.log"))
+            jobs.append(Job("phase_x", f"j{i}", first.notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads),
+                            (root / f"j{i}.txt",), root / f"j{i}.log"))
         before, began = peak_mb(), time.perf_counter()
         plan = plan_jobs(jobs)
         print(f"plan of {count} jobs, none done: {time.perf_counter() - began:.2f} s, {peak_mb() - before:.0f} MB more in this process")

@@ -2,8 +2,9 @@
 
     python benchmarks/suite.py [--full] [--gpu] [--only NAME ...] [--study PATH] [--output FILE.md]
 
-Each file in `cases/` runs in a process of its own, with one thread a library; ours and the peer are called in turn. The ratio is that of the medians, and in
-brackets that of the fastest calls; below 1, ours takes less. It is no test: a case that raises, or whose peer is not installed, is a row that says so.
+Each file in `cases/` runs in a process of its own, with one thread a library; ours and the peer are called in turn. The ratio is that of the
+medians, and in brackets that of the fastest calls; below 1, ours takes less. It is no test: a case that raises, or whose peer is not installed,
+is a row that says so.
 """
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def rows_of(name: str, arguments: argparse.Namespace, gpu: bool) -> Iterator[dic
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", name, *(["--full"] if arguments.full else []), *(["--gpu"] if gpu else [])]
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as child:
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True,
+                                                                  env=environment) as child:
         for line in child.stdout:
             if line.startswith(MARK):
                 yield json.loads(line.removeprefix(MARK))
@@ -101,7 +103,8 @@ def heading(full: bool, asked_gpu: bool, gpu: str) -> list[str]:
     import psutil
 
     lines = [f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {'full' if full else 'default'} form",
-             f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB; load at the beginning {os.getloadavg()[0]:.1f}; one thread a library",
+             f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB; "
+             f"load at the beginning {os.getloadavg()[0]:.1f}; one thread a library",
              f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in LIBRARIES)]
     if asked_gpu:
         lines.append(f"GPU: {gpu}" if gpu else "GPU: PyTorch finds none here, so everything ran on the CPU")
@@ -142,7 +145,8 @@ TITLES = ["file", "case", "size", "ours: min / median / max", "peer or bound", "
 def markdown(head: list[str], rows: list[dict[str, Any]]) -> str:
     """The table as a Markdown document."""
     cells = lambda row: "| " + " | ".join(text.replace("|", "\\|") for text in row) + " |"
-    lines = ["# Benchmarks", "", *(f"- {line}" for line in head), "", " ".join(__doc__.split("\n\n")[-1].split()), "", cells(TITLES), "|" + "---|" * len(TITLES)]
+    lines = ["# Benchmarks", "", *(f"- {line}" for line in head), "", " ".join(__doc__.split("\n\n")[-1].split()), "", cells(TITLES),
+             "|" + "---|" * len(TITLES)]
     return "\n".join([*lines, *(cells(columns(row)) for row in rows)]) + "\n"
 
 

@@ -19,7 +19,8 @@ def plan(count: int) -> list[Job]:
     root = Path(FOLDER.name)
     notebook = job(root, "nothing", "").notebook
     reads = lambda i: [] if i % 10 == 0 else range(i - 9, i) if i % 10 == 9 else [i - i % 10]
-    return [Job("phase_x", f"j{i}", notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads(i)), (root / f"j{i}.txt",), root / f"j{i}.log")
+    return [Job("phase_x", f"j{i}", notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads(i)), (root / f"j{i}.txt",),
+                root / f"j{i}.log")
             for i in range(count)]
 
 
@@ -27,7 +28,8 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     made = []
     for kind in KINDS if full else ("empty", "comparison"):
         one = job(Path(FOLDER.name), kind, KINDS[kind])
-        made.append(Case(f"a job without work, {kind}", lambda one=one: in_engine(one, PARENT), "in a warm parent", lambda one=one: in_new_kernel(one),
+        made.append(Case(f"a job without work, {kind}", lambda one=one: in_engine(one, PARENT), "in a warm parent",
+                         lambda one=one: in_new_kernel(one),
                          "papermill in a new kernel", repeats=5 if full else 3 if kind == "empty" else 1))
     count = 10_000 if full else 1_000
     jobs = plan(count)

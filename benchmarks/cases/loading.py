@@ -63,8 +63,10 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     contents = plain_read(product)
     size, small = f"{len(data):,} patterns, {ours.stat().st_size / 1e6:.0f} MB", f"object of {data.object.shape[0]} x {data.object.shape[1]}"
     return [
-        Case("reading a dataset, all checks", lambda: validate_dataset_contract(ours), size, lambda: plain_load(ours), "np.load, no check", items=len(data)),
-        Case("writing a dataset, atomically", lambda: write_dataset(ours, data), size, lambda: plain_save(plain, arrays), "np.savez and fsync", items=len(data)),
+        Case("reading a dataset, all checks", lambda: validate_dataset_contract(ours), size, lambda: plain_load(ours), "np.load, no check",
+             items=len(data)),
+        Case("writing a dataset, atomically", lambda: write_dataset(ours, data), size, lambda: plain_save(plain, arrays), "np.savez and fsync",
+             items=len(data)),
         Case("digest of a dataset", lambda: file_digest(ours), size, ours.read_bytes, "bound: reading the bytes"),
         Case("writing a product", make_product, small, lambda: plain_product(other, contents), "h5py and fsync"),
         Case("reading a product, all checks", lambda: read_base_file(product), small, lambda: plain_read(product), "h5py, no check")]

@@ -101,12 +101,15 @@ def said(phase: str, scans: tuple[int, ...]) -> Callable[[], str]:
     """The fit and what it was made from."""
     def text() -> str:
         fixed, slope = growth(phase, scans)
-        return f"{fixed:.0f} MB and {slope:.0f} MB a thousand patterns, from " + ", ".join("{:,}: {:.0f} MB".format(*peak(phase, scan)) for scan in scans)
+        peaks = ", ".join("{:,}: {:.0f} MB".format(*peak(phase, scan)) for scan in scans)
+        return f"{fixed:.0f} MB and {slope:.0f} MB a thousand patterns, from {peaks}"
     return text
 
 
 def cases(full: bool, gpu: bool) -> list[Case]:
     scans = (2_500, 5_000, 10_000, 20_000) if full else (2_500, 10_000)
-    return [Case(f"peak memory, {phase}, {profile} profile", extrapolated(phase, profile, scans), f"{patterns(profile, phase == 'simulation (C)'):,} patterns",
-                 bound=LIMIT_MB, peer_name="24 GB", unit="MB", repeats=1, warm_up=False, note=said(phase, scans) if profile == "full" else "from the same fit")
+    return [Case(f"peak memory, {phase}, {profile} profile", extrapolated(phase, profile, scans),
+                 f"{patterns(profile, phase == 'simulation (C)'):,} patterns",
+                 bound=LIMIT_MB, peer_name="24 GB", unit="MB", repeats=1, warm_up=False,
+                 note=said(phase, scans) if profile == "full" else "from the same fit")
             for phase in PHASES for profile in ("full", "paper")]

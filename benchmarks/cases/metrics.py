@@ -48,11 +48,13 @@ def cases(full: bool, gpu: bool) -> list[Case]:
         y, x = (c.ravel() for c in np.mgrid[16:side + 16:5, 16:side + 16:5].astype(float))
         made += [
             Case("MS-SSIM", lambda a=a, b=b: ms_ssim(a, b, float(np.ptp(a))), size, multiscale, "torchmetrics, called plainly"),
-            Case("all image metrics", lambda a=a, b=b: image_metrics(a, b), size, lambda s=ssim, m=multiscale: (s(), m()), "SSIM (scikit-image) and MS-SSIM (torchmetrics)"),
+            Case("all image metrics", lambda a=a, b=b: image_metrics(a, b), size, lambda s=ssim, m=multiscale: (s(), m()),
+                 "SSIM (scikit-image) and MS-SSIM (torchmetrics)"),
             Case("Fourier ring correlation", lambda c=cut, i=aligned.image: fourier_ring_correlation(c, i), size,
                  lambda c=cut.astype(complex), i=aligned.image.astype(complex): (fft.fft2(c), fft.fft2(i)), "bound: its two FFTs"),
             Case("alignment", lambda t=truth, m=moved, f=field: align(t, m, (0, 0), f), size,
-                 lambda c=cut, m=field.crop(moved): (phase_cross_correlation(c, m, upsample_factor=100, normalization=None), unwrap_phase(np.angle(c))),
+                 lambda c=cut, m=field.crop(moved): (
+                     phase_cross_correlation(c, m, upsample_factor=100, normalization=None), unwrap_phase(np.angle(c))),
                  "shift by scikit-image to 0.01 px, no ramp; one unwrapping"),
             Case("common field of three views", lambda y=y, x=x, s=truth.shape: common_field([(y, x)] * 3, s), size),
             Case("every number of a method", lambda c=cut, r=aligned: compare(c, r), size,

@@ -38,7 +38,8 @@ def selection(y: np.ndarray, x: np.ndarray, overlap: float, once: bool) -> Case:
     def peer() -> None:
         kept["theirs"] = len(first_come(y, x, spacing))
 
-    return Case(f"positions by spacing, overlap {overlap:g}", ours, f"{len(y):,}", peer, "textbook: random order, scipy's cKDTree", items=len(y), item="positions",
+    return Case(f"positions by spacing, overlap {overlap:g}", ours, f"{len(y):,}", peer, "textbook: random order, scipy's cKDTree", items=len(y),
+                item="positions",
                 repeats=1 if once else 5, warm_up=not once, note=lambda: f"keeps {kept['ours']:,}, the textbook {kept['theirs']:,}")
 
 

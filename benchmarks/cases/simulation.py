@@ -39,7 +39,8 @@ def ptychi_forward(base: Base, gpu: bool) -> Callable[[], None]:
     options.object_options.position_origin_coords = [-0.5, -0.5]
     options.reconstructor_options.default_device = api.Devices.GPU if gpu else api.Devices.CPU
     task = PtychographyTask(options, diffraction_data=np.ones((len(base.y), base.window, base.window), np.float32), object_data=base.object[None],
-                            probe_data=base.probe[None, None], probe_position_y_px=base.y.astype(np.float32), probe_position_x_px=base.x.astype(np.float32))
+                            probe_data=base.probe[None, None], probe_position_y_px=base.y.astype(np.float32),
+                            probe_position_x_px=base.x.astype(np.float32))
 
     def forward() -> None:
         with torch.no_grad():

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from case import Case, in_child
 
-HEAVY = ("torch", "tensorflow", "keras", "ptychi", "pandas", "matplotlib", "dask", "distributed", "scipy", "numpy", "h5py", "skimage", "IPython", "papermill")
+HEAVY = ("torch", "tensorflow", "keras", "ptychi", "pandas", "matplotlib", "dask", "distributed", "scipy", "numpy", "h5py", "skimage", "IPython",
+         "papermill")
 IMPORTED = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*(name for name in sys.argv[2:] if name in sys.modules))"
 
 
@@ -37,7 +38,8 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     return [
         Case("fly64 --help", fly64("--help"), peer=bare, peer_name="python -c pass"),
         Case("fly64 --help", fly64("--help"), bound=0.3, peer_name="0.3 s, what was promised"),
-        Case("fly64 run STUDY --dry-run", fly64("run", tempfile.gettempdir() + "/no-such-study", "--dry-run"), peer=bare, peer_name="python -c pass", repeats=5),
+        Case("fly64 run STUDY --dry-run", fly64("run", tempfile.gettempdir() + "/no-such-study", "--dry-run"), peer=bare,
+             peer_name="python -c pass", repeats=5),
         *(Case(f"import {module}", lambda m=module: in_child(f"import {m}"), peer=bare, peer_name="python -c pass", repeats=3)
           for module in ("fly64_nb.design", "fly64_nb.comparison")),
         *(imports(module) for module in ("fly64_nb.core.cli", "fly64_nb.design", "fly64_nb.training"))]

@@ -63,6 +63,8 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     theirs = installed("ptychi")
     return [
         Case("stitching", ours, size, add, "bound: the additions alone, numpy", items=n, item="patches"),
-        Case("stitching", ours, size, lambda: (transforms(n, base.window), add()), "bound: the additions and three FFTs a patch, scipy", items=n, item="patches"),
+        Case("stitching", ours, size, lambda: (transforms(n, base.window), add()), "bound: the additions and three FFTs a patch, scipy", items=n,
+             item="patches"),
         Case("stitching", ours, size, ptychi_placing(patches, base.probe, base.y, base.x, base.object.shape, gpu) if theirs else None,
-             f"pty-chi's place_patches_fourier_shift{' on the GPU' if gpu else ''}" if theirs else "pty-chi is not installed", items=n, item="patches")]
+             f"pty-chi's place_patches_fourier_shift{' on the GPU' if gpu else ''}" if theirs else "pty-chi is not installed", items=n,
+             item="patches")]

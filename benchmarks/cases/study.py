@@ -40,7 +40,8 @@ def phase_case(name: str, records: list[Path]) -> Case:
     total: Counter = sum((seconds_of(record) for record in records), Counter())
     memory = max(json.loads(record.read_text(encoding="utf-8")).get("max_rss_gb", 0.0) for record in records)
     rest = ", ".join(f"{kind} {total[kind]:.1f} s" for kind in ("examples and checks", "pictures", "around the cells"))
-    return Case(name, lambda: total["wall"], f"{len(records)} jobs", bound=total["computing"], peer_name="cells that do the job", unit="s of jobs", repeats=1,
+    return Case(name, lambda: total["wall"], f"{len(records)} jobs", bound=total["computing"], peer_name="cells that do the job", unit="s of jobs",
+                repeats=1,
                 warm_up=False, note=f"{total['cpu']:.1f} CPU s; {rest}; at most {memory:.2f} GB a job")
 
 

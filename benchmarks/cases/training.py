@@ -13,7 +13,7 @@ from fly64_nb.datasets import make_datasets
 from fly64_nb.design import get_study_design, make_base
 from fly64_nb.training import Examples, TrainingSettings, best_precision, make_network, validation_rows
 
-# the published code on one core, as the project's design document gives it: fixed numbers, not measured here
+# the published code on one core: fixed numbers that this project was given, not measured here
 PUBLISHED_TRAINING, PUBLISHED_INFERENCE = 34.0, 46.0
 
 
@@ -50,11 +50,14 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     settings = TrainingSettings(filters=design.filters, stages=design.stages, precision=best_precision())
     images = 1600 if full else 320
     about = f"{images} of {data.window}², {settings.filters} filters, {settings.precision}"
-    published = lambda rate, n: {"bound": n / rate, "peer_name": f"published TensorFlow code, {rate:g} images/s on one core (fixed number)", "items": n, "item": "images"}
+    published = lambda rate, n: {"bound": n / rate, "peer_name": f"published TensorFlow code, {rate:g} images/s on one core (fixed number)",
+                                 "items": n, "item": "images"}
     made = [Case(f"training, {name}", training(data, method, settings, gridsize, images), about, **published(PUBLISHED_TRAINING, images), repeats=5)
-            for name, method, gridsize in (("physics-informed, gs1", "PtychoPINN", 1), ("physics-informed, gs2", "PtychoPINN", 2), ("supervised", "Baseline", 1))]
+            for name, method, gridsize in (("physics-informed, gs1", "PtychoPINN", 1), ("physics-informed, gs2", "PtychoPINN", 2),
+                                           ("supervised", "Baseline", 1))]
     for name, method in (("physics-informed", "PtychoPINN"), ("supervised", "Baseline")):
         trained = network(data, method, settings)
-        made.append(Case(f"inference, {name}", lambda n=trained: n.predict_patches(data.diffraction[:images]), about, **published(PUBLISHED_INFERENCE, images), repeats=5))
+        made.append(Case(f"inference, {name}", lambda n=trained: n.predict_patches(data.diffraction[:images]), about,
+                         **published(PUBLISHED_INFERENCE, images), repeats=5))
     sizes = (8, 16, 32, 64, 128) if full else (8, 16, 32)
     return [*made, scaling("scaling of a training step (E)", sizes, lambda count: step(data, settings, count), "patterns a batch")]
