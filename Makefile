@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= study
 
-.PHONY: study test lab readme clean
+.PHONY: study test bench lab readme clean
 .DELETE_ON_ERROR:
 
 # installed again only when what is installed changes; a half-made environment has no stamp
@@ -26,6 +26,10 @@ study: $(VENV)/study.stamp
 ## every test: the notebooks' own, and what no single notebook can show
 test: $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+## every benchmark in one table; BENCH="--full", "--gpu", "--only training", "--output table.md" go to the suite
+bench: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/suite.py $(BENCH)
 
 ## JupyterLab on the phase notebooks
 lab: $(VENV)/dev.stamp

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
@@ -35,7 +37,26 @@ def job(root: Path, name: str, code: str, reads: tuple[str, ...] = ()) -> Job:
     cells = [new_code_cell("name = ''", metadata={"tags": ["parameters"]}), new_code_cell(f"{code}\nopen(f'{{name}}.txt', 'w').write(name)")]
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "Python"}}), path)
     imports = tuple(code.removeprefix("import ").split(", ")) if code else ()
-    return Job("phase_x", name, str(path), root, {"name": name}, tuple(root / r for r in reads), (root / f"{name}.txt",), root / f"{name}.log", imports=imports)
+    return Job("phase_x", name, str(path), root, {"name": name}, tuple(root / r for r in reads), (root / f"{name}.txt",), root / f"{name}.log",
+               imports=imports)
+
+
+def in_new_kernel(one: Job) -> None:
+    """A job as papermill runs it on its own."""
+    one.executed_notebook.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(one.command, check=True, capture_output=True, env=environment())
+
+
+def in_engine(one: Job, parent: WarmParent | None = None) -> None:
+    """A job as the engine runs it: in a child of a warm parent, or without one in a new Python."""
+    assert run_job(one, parent).status == "done"
+
+
+def seconds(call: Callable[..., None], *arguments: Any) -> float:
+    """Wall time of a call."""
+    began = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - began
 
 
 def overhead() -> None:
@@ -44,19 +65,9 @@ def overhead() -> None:
     for kind, code in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
             one = job(Path(folder), kind, code)
-            one.executed_notebook.parent.mkdir(parents=True)
-            began = time.perf_counter()
-            subprocess.run(one.command, check=True, capture_output=True, env=environment())
-            kernel = time.perf_counter() - began
-            began = time.perf_counter()
-            assert run_job(one).status == "done"
-            cold = time.perf_counter() - began
+            kernel, cold = seconds(in_new_kernel, one), seconds(in_engine, one)
             parent = WarmParent()
-            times = []
-            for _ in range(6):
-                began = time.perf_counter()
-                assert run_job(one, parent).status == "done"
-                times.append(time.perf_counter() - began)
+            times = [seconds(in_engine, one, parent) for _ in range(6)]
             parent.stop()
             print(f"{kind:12}{kernel:>10.2f} s{cold:>10.2f} s{times[0]:>11.2f} s{min(times[1:]):>20.2f} / {statistics.median(times[1:]):.2f} / {max(times[1:]):.2f} s")
 
@@ -82,7 +93,8 @@ def many(count: int) -> None:
         for i in range(count):
             block, place = i - i % 10, i % 10
             reads = [] if not place else range(block, i) if place == 9 else [block]
-            jobs.append(Job("phase_x", f"j{i}", first.notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads), (root / f"j{i}.txt",), root / f"j{i}.log"))
+            jobs.append(Job("phase_x", f"j{i}", first.notebook, root, {"name": f"j{i}"}, tuple(root / f"j{r}.txt" for r in reads),
+                            (root / f"j{i}.txt",), root / f"j{i}.log"))
         before, began = peak_mb(), time.perf_counter()
         plan = plan_jobs(jobs)
         print(f"plan of {count} jobs, none done: {time.perf_counter() - began:.2f} s, {peak_mb() - before:.0f} MB more in this process")
@@ -90,9 +102,9 @@ def many(count: int) -> None:
             client.run(lambda: None)
             before, began = peak_mb(), time.perf_counter()
             results = run_plan(plan, Run(root, "1"), client, task=nothing)
-            seconds = time.perf_counter() - began
+            took = time.perf_counter() - began
             assert len(results) == count and all(r.status == "done" for r in results)
-            print(f"run on 2 workers: {seconds:.1f} s, {seconds / count * 1e3:.2f} ms a job, {peak_mb() - before:.0f} MB more in the process that holds scheduler and client")
+            print(f"run on 2 workers: {took:.1f} s, {took / count * 1e3:.2f} ms a job, {peak_mb() - before:.0f} MB more in the process that holds scheduler and client")
         for one in jobs:
             one.outputs[0].write_text(one.name)
             one.executed_notebook.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@
 # %% ../nbs/03_overlap.ipynb #4891612a
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 from collections.abc import Sequence
@@ -28,6 +29,16 @@ __all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap',
            'skipped_view', 'OverlapJob', 'build_overlap_jobs', 'leave_out_skipped', 'skipped_views', 'generate_view']
 
 # %% ../nbs/03_overlap.ipynb #3f33f30d
+def _close_positions(y: np.ndarray, x: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions closer than `spacing` to each: those of position i are ``near[start[i]:start[i + 1]]`` of the result (start, near)."""
+    n = len(y)
+    # query_pairs counts a distance equal to the radius as close; such a pair is allowed
+    pairs = cKDTree(np.stack([y, x], 1)).query_pairs(np.nextafter(spacing, 0), output_type="ndarray").astype(np.int32)
+    once = coo_array((np.ones(len(pairs), np.int8), tuple(pairs.T)), shape=(n, n)).tocsr()
+    both = once + once.T.tocsr()
+    return both.indptr.astype(np.int64), both.indices
+
+
 def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -> np.ndarray:
     """Rows of positions that are pairwise at least `spacing` apart, ascending; no further position could be added.
 
@@ -46,28 +57,35 @@ def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -
     if not spacing >= 0:
         raise ValueError(f"select_by_spacing: the spacing must be at least 0 px, found {spacing}")
     n = len(y)
+    if not spacing:
+        return np.arange(n)
     order = np.random.default_rng(seed).permutation(n)
-    points = np.stack([y, x], 1)[order]
-    # query_pairs counts a distance equal to the radius as close; such a pair is allowed
-    i, j = cKDTree(points).query_pairs(np.nextafter(spacing, 0), output_type="ndarray").T if spacing else np.empty((2, 0), int)
-    close = coo_array((np.ones(2 * len(i), np.int8), (np.r_[i, j], np.r_[j, i])), shape=(n, n)).tocsr()
-    taken = np.iinfo(np.int64).max
-    exclusions = np.diff(close.indptr).astype(np.int64)          # free neighbours of each free position
-    kept = []
-    for _ in range(n):
-        best = int(np.argmin(exclusions))
-        if exclusions[best] == taken:
-            break
+    place = np.argsort(order)                                    # of equals, the one that stands first in a random order is taken
+    start, near = _close_positions(y, x, spacing)
+    exclusions, free, kept = np.diff(start), np.ones(n, bool), []
+    # a position whose count falls is queued again; older entries no longer agree with the count, and are passed over
+    queue = (exclusions * n + place).tolist()
+    heapq.heapify(queue)
+    start = start.tolist()
+    while queue:
+        count, rank = divmod(heapq.heappop(queue), n)
+        best = order[rank]
+        if not free[best] or exclusions[best] != count:
+            continue
         kept.append(best)
-        excluded = close.indices[close.indptr[best]:close.indptr[best + 1]]
-        excluded = excluded[exclusions[excluded] != taken]
-        exclusions[best] = taken
-        exclusions[excluded] = taken
-        if len(excluded):
-            fewer = np.bincount(close[excluded].indices, minlength=n)
-            free = exclusions != taken
-            exclusions[free] -= fewer[free]
-    return np.sort(order[np.array(kept, int)])
+        free[best] = False
+        excluded = near[start[best]:start[best + 1]]
+        excluded = excluded[free[excluded]]
+        if not len(excluded):
+            continue
+        free[excluded] = False
+        fewer = np.concatenate([near[start[i]:start[i + 1]] for i in excluded.tolist()])
+        fewer = fewer[free[fewer]]
+        np.subtract.at(exclusions, fewer, 1)
+        fewer = np.unique(fewer)
+        for entry in (exclusions[fewer] * n + place[fewer]).tolist():
+            heapq.heappush(queue, entry)
+    return np.sort(np.array(kept, int))
 
 # %% ../nbs/03_overlap.ipynb #d65138f1
 def position_bound(height: float, width: float, spacing: float) -> int:

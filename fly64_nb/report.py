@@ -13,18 +13,20 @@ import subprocess
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nbformat
 import numpy as np
 import pandas as pd
 
 from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
-from .core import figures
 from .core.formats import atomic_path, load_arrays
 from .core.jobs import Job
 from .design import StudyDesign, dose_folder, read_study, study_roots
 from .training import gridsize_of
+
+# pictures and notebooks take longer to import than a plan takes to make, and `fly64 status` needs neither
+if TYPE_CHECKING:
+    import nbformat
 
 # %% auto #0
 __all__ = ['answer', 'link', 'markdown_table', 'headline_markdown', 'leads_markdown', 'read_phase_records', 'evidence_markdown',
@@ -190,6 +192,8 @@ def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, cha
     """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     import matplotlib.pyplot as plt
 
+    from fly64_nb.core import figures
+
     error = channel == "phase error"
     images: dict[tuple[str, str], np.ndarray] = {}
     for view in design.views:
@@ -236,12 +240,16 @@ def _by_method(table: pd.DataFrame, metric: str, channel: str, split: str) -> tu
 def method_heatmaps(table: pd.DataFrame, metric: str, channel: str, split: str, label: str, limits: tuple[float, float] | None = (0, 1),
                     cmap: str = "viridis"):
     """Heatmaps over dose and view of one metric, one a method, on one scale; with several seeds means ± standard deviations."""
+    from fly64_nb.core import figures
+
     means, spreads = _by_method(table, metric, channel, split)
     return figures.show_heatmaps(means, f"{label}, {split} split", label, limits, cmap, spreads)
 
 
 def dose_curves(table: pd.DataFrame, metric: str, channel: str, split: str, label: str):
     """Curves of one metric over dose, one panel a view; with several seeds means with their standard deviations as bars."""
+    from fly64_nb.core import figures
+
     means, spreads = _by_method(table, metric, channel, split)
     return figures.show_dose_curves(means, f"{label}, {split} split", label, spreads)
 
@@ -255,6 +263,8 @@ class Published:
 
 def report_page(executed: nbformat.NotebookNode, title: str) -> nbformat.NotebookNode:
     """The page: the cells tagged ``report`` of the executed report notebook, under a title, code hidden."""
+    import nbformat
+
     front = nbformat.v4.new_raw_cell(f"---\ntitle: {json.dumps(title)}\nexecute:\n  echo: false\n---")
     cells = [c for c in executed.cells if "report" in c.metadata.get("tags", [])]
     page = nbformat.v4.new_notebook(cells=[front, *cells], metadata=executed.metadata)
@@ -287,6 +297,8 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     quarto : str, optional
         The quarto program; by default the one on the path. An empty text renders with nbconvert.
     """
+    import nbformat
+
     study = Path(study)
     report = study / "report"
     site = report / "_site"
@@ -322,6 +334,7 @@ def _report_roots(report: Path) -> list[Path]:
 
 
 def _render_with_nbconvert(report: Path, site: Path) -> None:
+    import nbformat
     from nbconvert import HTMLExporter
 
     settings = {"template_name": "lab", "exclude_input_prompt": True, "exclude_output_prompt": True, "exclude_raw": True}

@@ -5,9 +5,10 @@
 # %% ../../nbs/core/optics.ipynb #00d9b25c
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import fft
-from scipy.signal import fftconvolve
 
 # %% auto #0
 __all__ = ['effective_diameter', 'footprint', 'footprint_extent', 'fourier_shift', 'split_position', 'object_windows',
@@ -72,8 +73,9 @@ def fourier_shift(field: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarr
     dy, dx = np.atleast_1d(dy).astype(float), np.atleast_1d(dx).astype(float)
     ramp_y = np.exp(-2j * np.pi * np.outer(dy, fft.fftfreq(field.shape[-2]))).astype(np.complex64)
     ramp_x = np.exp(-2j * np.pi * np.outer(dx, fft.fftfreq(field.shape[-1]))).astype(np.complex64)
-    spectrum = fft.fft2(field.astype(np.complex64, copy=False))
-    return fft.ifft2(spectrum * ramp_y[:, :, None] * ramp_x[:, None, :], overwrite_x=True)
+    spectrum = fft.fft2(field.astype(np.complex64, copy=False)) * ramp_y[:, :, None]
+    spectrum *= ramp_x[:, None, :]
+    return fft.ifft2(spectrum, overwrite_x=True)
 
 
 def split_position(coordinate: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,28 +110,46 @@ def _sinc_filters(fraction: np.ndarray, half_width: int = 8, beta: float = 6.0) 
     return filters / filters.sum(1, keepdims=True)
 
 
-def object_patches(obj: np.ndarray, y: np.ndarray, x: np.ndarray, window: int) -> np.ndarray:
-    """Object resampled at the exact sub-pixel positions, (n, window, window) complex64."""
+def _weighted_sum(filters: np.ndarray, images: np.ndarray, axis: int, step: int, length: int) -> np.ndarray:
+    """Sum over k of ``filters[:, k]`` times the `length` entries of the images from entry ``k step`` along an axis (1 or 2)."""
+    part = lambda k: images[:, k * step:k * step + length] if axis == 1 else images[:, :, k * step:k * step + length]
+    total = filters[:, 0, None, None] * part(0)
+    term = np.empty_like(total)
+    for k in range(1, filters.shape[1]):
+        total += np.multiply(filters[:, k, None, None], part(k), out=term)
+    return total
+
+
+def object_patches(obj: np.ndarray, y: np.ndarray, x: np.ndarray, window: int, batch: int = 8) -> np.ndarray:
+    """Object resampled at the exact sub-pixel positions, (n, window, window) complex64; `batch` of them at a time stay in the cache."""
     half_width = 8
-    padded = np.pad(obj, half_width, mode="edge")
+    padded = np.pad(obj.astype(np.complex64, copy=False), half_width, mode="edge")
     (sy, fy), (sx, fx) = split_position(y, window), split_position(x, window)
     reach = window + 2 * half_width - 1
     # filters sample at a fraction in [0, 1): a negative one starts a pixel earlier
     sy, fy, sx, fx = sy - (fy < 0), fy + (fy < 0), sx - (fx < 0), fx + (fx < 0)
-    wide = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach))[sy + 1, sx + 1]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (reach, reach))
     ky, kx = (_sinc_filters(f, half_width).astype(np.float32) for f in (fy, fx))
-    rows = sum(ky[:, k, None, None] * wide[:, k:k + window, :] for k in range(2 * half_width))
-    return sum(kx[:, k, None, None] * rows[:, :, k:k + window] for k in range(2 * half_width)).astype(np.complex64)
+    out = np.empty((len(sy), window, window), np.complex64)
+    for i in range(0, len(sy), batch):
+        part = slice(i, i + batch)
+        # the filters are real: real and imaginary parts side by side, two numbers a pixel along x
+        wide = windows[sy[part] + 1, sx[part] + 1].view(np.float32)
+        rows = _weighted_sum(ky[part], wide, 1, 1, window)
+        out[part] = _weighted_sum(kx[part], rows, 2, 2, 2 * window).view(np.complex64)
+    return out
 
 # %% ../../nbs/core/optics.ipynb #615d7478
 def exit_waves(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Exit wave at each scan position on the window's own grid, (n, N, N) complex64."""
     window = probe.shape[-1]
     (_, fy), (_, fx) = split_position(y, window), split_position(x, window)
-    return fourier_shift(probe, fy, fx) * object_windows(obj.astype(np.complex64, copy=False), y, x, window)
+    exit_wave = object_windows(obj.astype(np.complex64, copy=False), y, x, window)
+    # in place, and in this order: the last digit of a complex product depends on it
+    return np.multiply(exit_wave, fourier_shift(probe, fy, fx), out=exit_wave)
 
 
-def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 256) -> np.ndarray:
+def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 32) -> np.ndarray:
     """Noise-free far-field intensity at each scan position.
 
     Parameters
@@ -139,7 +159,7 @@ def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: 
     y, x : (n,) float arrays
         Window centres in object pixels.
     batch : int
-        Patterns computed at a time; bounds the memory that is needed besides the result.
+        Patterns computed at a time; bounds the memory that is needed besides the result. As many as the cache holds are quickest.
 
     Returns
     -------
@@ -154,13 +174,21 @@ def diffraction_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: 
     return out
 
 # %% ../../nbs/core/optics.ipynb #e740841b
+def _by_batches(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, dtype: type, batch: int = 64) -> np.ndarray:
+    """A function of each image, as an array of the given type: the wider numbers that it works with are never there for all images at once."""
+    out = np.empty(images.shape, dtype)
+    for i in range(0, len(images), batch):
+        out[i:i + batch] = function(images[i:i + batch])
+    return out
+
+
 def photon_counts(intensity: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
     """Poisson counts (n, N, N) uint32 whose expected mean total per pattern is `dose` photons."""
     if not dose > 0:
         raise ValueError(f"photon_counts: the dose must be positive, found {dose}")
     mean_total = intensity.sum((1, 2), dtype=np.float64).mean()
     # negative round-off of the FFT cannot occur in |.|^2, so the rate is valid as it is
-    return rng.poisson(intensity * np.float64(dose / mean_total)).astype(np.uint32)
+    return _by_batches(lambda part: rng.poisson(part * np.float64(dose / mean_total)), intensity, np.uint32)
 
 
 def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
@@ -178,17 +206,17 @@ def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np
     if not 0 < dose <= measured:
         raise ValueError(f"thin_counts: a measured scan of {measured:.4g} photons per exposure can be thinned to doses in "
                          f"(0, {measured:.4g}], found {dose:g}")
-    return rng.binomial(counts.astype(np.int64), dose / measured).astype(np.uint32)
+    return _by_batches(lambda part: rng.binomial(part.astype(np.int64), dose / measured), counts, np.uint32)
 
 
 def counts_to_amplitude(counts: np.ndarray, dose: float) -> np.ndarray:
     """Diffraction amplitude as stored: ``sqrt(counts (N/2)^2 / dose)``, float32."""
-    return np.sqrt(counts * ((counts.shape[-1] / 2) ** 2 / dose)).astype(np.float32)
+    return _by_batches(lambda part: np.sqrt(part * ((counts.shape[-1] / 2) ** 2 / dose)), counts, np.float32)
 
 
 def amplitude_to_counts(amplitude: np.ndarray, dose: float) -> np.ndarray:
     """Counts from stored amplitudes, whole numbers again, float32."""
-    return np.rint(amplitude.astype(np.float64) ** 2 * (dose / (amplitude.shape[-1] / 2) ** 2)).astype(np.float32)
+    return _by_batches(lambda part: np.rint(part.astype(np.float64) ** 2 * (dose / (amplitude.shape[-1] / 2) ** 2)), amplitude, np.float32)
 
 
 def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, mean_total: float) -> np.ndarray:
@@ -200,6 +228,8 @@ def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray
 # %% ../../nbs/core/optics.ipynb #ecac51d6
 def illumination(probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Sum over the scan of the probe's intensity at each object pixel, float64 of the given shape."""
+    from scipy.signal import fftconvolve                       # importing it takes longer than all else that is imported here
+
     window = probe.shape[-1]
     (sy, _), (sx, _) = split_position(y, window), split_position(x, window)
     hits = np.zeros((shape[0] - window + 1, shape[1] - window + 1))

@@ -14,7 +14,7 @@ from .solver import canvas
 __all__ = ['stitch_patches']
 
 # %% ../../nbs/core/stitching.ipynb #3f06d3c8
-def stitch_patches(patches: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 256) -> tuple[np.ndarray, tuple[int, int]]:
+def stitch_patches(patches: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, batch: int = 32) -> tuple[np.ndarray, tuple[int, int]]:
     """Object from patches, placed with sub-pixel accuracy and weighted by the probe's intensity.
 
     The time is linear in the number of patches, the memory in `batch` and the object's area.
