@@ -61,8 +61,8 @@ class Profile:
 
 PROFILES = {
     "tiny": Profile(70, 80, 6, 32, 6, 3, 6, 800, 8),
-    "quick": Profile(212, 240, 5.2, 64, 60, 44, 60, 8_000, 12),
-    "full": Profile(300, 360, 4.5, 64, 100, 70, 200, 100_000, 16),
+    "quick": Profile(212, 240, 5.2, 64, 80, 58, 60, 8_000, 12),
+    "full": Profile(300, 360, 4.5, 64, 120, 85, 200, 100_000, 16),
     "paper": Profile(460, 560, 4.0, 64, 200, 140, 400, 400_000, 24),
 }
 
@@ -107,7 +107,7 @@ def check_design(design: StudyDesign) -> None:
     need(0 < design.photon_split < 1, "photon_split", "must lie between 0 and 1: both the input and the target need photons")
     need(0 < design.validation_share < 1, "validation_share", "must lie between 0 and 1")
     need(design.network_loss in ("poisson", "amplitude"), "network_loss", "must be 'poisson' or 'amplitude'")
-    need(design.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
+    need(design.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
 
 # %% ../nbs/00_design.ipynb #2ff42609
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class StudyDesign:
     ms_ssim_sigma: float = 1.0
     frc_threshold: float = 0.5
     minimum_positions: int = 12
-    epochs: int = 60
-    start_epochs: int = 44
+    epochs: int = 80
+    start_epochs: int = 58
     hold_out: float = 0.02
     recover_epochs: int = 60
-    noise_model: str = "poisson"
+    noise_model: str = "auto"
     update_probe: bool = False
     training_images: int = 8_000
     filters: int = 12
@@ -349,9 +349,9 @@ def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None
         if isinstance(read, Base):
             return read, None
         seed = int(job_seed(design.simulation_seed, "recover").generate_state(1)[0] >> 1)
-        # the probe is not known yet: few epochs of noisy steps, a gentler momentum, and every photon
+        # the probe is not known yet: few epochs of noisy steps, pty-chi's own step and damping, a gentler momentum, and every photon
         settings = replace(design.lsqml_settings(seed, design.recover_epochs), update_probe=True, damped_epochs=0, start_epochs=min(10, design.recover_epochs),
-                           momentum=0.5, hold_out=0.0)
+                           momentum=0.5, step=0.9, preconditioning=0.1, noise_model="poisson", hold_out=0.0)
         return recover_base(read, settings, on_epoch)
     p = get_profile(design.profile)
     probe = builtin_probe(design.patch_size)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .contract import Dataset, validate_dataset_contract
 from .core.formats import FormatError, job_seed, load_arrays, metadata_array, read_metadata, write_npz, write_product
@@ -23,7 +24,7 @@ from .overlap import leave_out_skipped, view_path
 
 # %% auto #0
 __all__ = ['ReconstructionJob', 'reconstruction_dir', 'reconstruction_jobs', 'build_ptychi_jobs', 'run_ptychi_job',
-           'reconstruct_dataset', 'write_reconstruction', 'read_reconstruction']
+           'reconstruct_dataset', 'write_reconstruction', 'read_reconstruction', 'solver_decisions']
 
 # %% ../nbs/05_lsqml.ipynb #0069cc0b
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def reconstruction_jobs(study: str | Path, design: StudyDesign) -> list[Reconstr
             parameters={"study": ".", "dose": dose, "view": view, "split": split},
             inputs=(view_path(study, dose, view, split), study / "study.json"),
             outputs=(folder / "ptychi_reconstruction.npz", folder / "product.h5"), log_path=folder / "ptychi.log", memory_gb=2.0, gpu=True,
-            imports=("fly64_nb.lsqml", "ptychi.api.task", "fly64_nb.core.figures", "tqdm.auto")))
+            imports=("fly64_nb.lsqml", "fly64_nb.core.fast_lsqml", "fly64_nb.core.figures", "tqdm.auto")))
     return jobs
 
 
@@ -145,3 +146,17 @@ def read_reconstruction(path: str | Path) -> dict[str, Any]:
             raise FormatError(path, key, f"shape {arrays[key].shape} with {np.count_nonzero(~np.isfinite(arrays[key]))} values that are not finite",
                               "a finite image")
     return {**arrays, "metadata": read_metadata(path, arrays.pop("_metadata"))}
+
+# %% ../nbs/05_lsqml.ipynb #05b5cf43
+def solver_decisions(study: str | Path, design: StudyDesign) -> pd.DataFrame:
+    """A row for every reconstruction that is there: its noise model, epochs run and kept, engine, seconds and notes."""
+    rows = []
+    for dose, view, split in design.conditions:
+        path = reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"
+        if path.is_file():
+            arrays = load_arrays(path, ["_metadata", "loss"])
+            made = read_metadata(path, arrays["_metadata"])
+            rows.append({"dose": f"{dose:.0f}", "view": view, "split": split, "patterns": made["patterns"], "noise model": made["settings"]["noise_model"],
+                         "epochs": len(arrays["loss"]), "kept": made["epoch"], "engine": made["engine"], "seconds": round(made["seconds"], 1),
+                         "notes": "; ".join(made["notes"])})
+    return pd.DataFrame(rows)

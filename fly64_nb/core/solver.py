@@ -17,8 +17,8 @@ import numpy as np
 from .optics import diffraction_intensity, split_position
 
 # %% auto #0
-__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'Reconstruction', 'DivergedError', 'canvas', 'task_options', 'open_task',
-           'HeldOut', 'put_aside', 'reconstruct']
+__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'Reconstruction', 'DivergedError', 'canvas',
+           'task_options', 'open_task', 'HeldOut', 'put_aside', 'reconstruct']
 
 # %% ../../nbs/core/solver.ipynb #e4794c52
 @dataclass(frozen=True)
@@ -33,12 +33,16 @@ class LsqmlSettings:
         Of these, epochs of the first two parts (random batches, no momentum); the first of them with the damped gradient.
     damping : float
         Photons added to the predicted intensity under the gradient of the damped part (Poisson only).
+    step, preconditioning : float
+        Share of the solved step that the object takes in random batches (above 1: over-relaxed; compact batches take pty-chi's 0.9), and the share of the largest illumination that
+        dim places are damped with (pty-chi's 0.1 lets the rim of the field fit noise).
     start_batch, batch : int
         Patterns a batch in the first two parts and in the last.
     momentum : float
         Momentum gain of the last part (0: none).
     noise_model : str
-        ``"poisson"`` or ``"gaussian"``. Gaussian is biased at low dose, where most pixels count zero.
+        ``"poisson"``, ``"gaussian"`` or ``"auto"``: Gaussian from ten photons a pixel on. Gaussian is biased at low dose, where most pixels count zero; at high dose Poisson gives the
+        few photons of dark pixels more weight than a model of the experiment deserves.
     update_probe : bool
         Refine the probe, or keep it as given.
     hold_out : float
@@ -52,14 +56,16 @@ class LsqmlSettings:
     engine : str
         ``"stock"`` is pty-chi's own class, ``"fast"`` ours or an error, ``"auto"`` ours where it was checked (`fast_lsqml.reason_for_stock`).
     """
-    epochs: int = 60
+    epochs: int = 80
     damped_epochs: int = 4
-    start_epochs: int = 44
+    start_epochs: int = 58
     damping: float = 0.1
+    step: float = 1.5
+    preconditioning: float = 1.0
     start_batch: int = 50
     batch: int = 100
     momentum: float = 0.9
-    noise_model: str = "poisson"
+    noise_model: str = "auto"
     update_probe: bool = True
     hold_out: float = 0.0
     seed: int = 0
@@ -74,7 +80,8 @@ class LsqmlSettings:
 
         need(self.epochs >= 1, "epochs", "must be >= 1")
         need(0 <= self.damped_epochs <= self.start_epochs, "damped_epochs", "must lie between 0 and start_epochs")
-        need(self.noise_model in ("poisson", "gaussian"), "noise_model", "must be 'poisson' or 'gaussian'")
+        need(self.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
+        need(self.step > 0 and self.preconditioning >= 0, "step", "must be positive, and preconditioning at least 0")
         need(0 <= self.hold_out < 1, "hold_out", "must lie in [0, 1)")
         need(self.damping >= 0, "damping", "must be at least 0 photons")
         need(self.engine in ("auto", "fast", "stock"), "engine", "must be 'auto', 'fast' or 'stock'")
@@ -92,7 +99,7 @@ class Part:
 
 def schedule(settings: LsqmlSettings) -> list[Part]:
     """Parts of the settings' epochs; fewer epochs leave out from the end."""
-    damped = settings.damped_epochs if settings.noise_model == "poisson" and settings.damping else 0
+    damped = settings.damped_epochs if settings.noise_model != "gaussian" and settings.damping else 0
     parts = [Part(damped, False, settings.start_batch, 0.0, settings.damping), Part(settings.start_epochs - damped, False, settings.start_batch, 0.0),
              Part(max(0, settings.epochs - settings.start_epochs), True, settings.batch, settings.momentum)]
     left, cut = settings.epochs, []
@@ -103,8 +110,15 @@ def schedule(settings: LsqmlSettings) -> list[Part]:
 
 
 def safe(settings: LsqmlSettings) -> LsqmlSettings:
-    """Settings that hardly diverge: Gaussian amplitudes, random batches all along, no momentum."""
-    return replace(settings, noise_model="gaussian", damped_epochs=0, start_epochs=settings.epochs, momentum=0.0, start_batch=settings.batch)
+    """Settings that hardly diverge: Gaussian amplitudes, random batches and pty-chi's own steps all along, no momentum."""
+    return replace(settings, noise_model="gaussian", damped_epochs=0, start_epochs=settings.epochs, momentum=0.0, start_batch=settings.batch, step=0.9, preconditioning=0.1)
+
+
+def choose_noise_model(settings: LsqmlSettings, counts: np.ndarray) -> LsqmlSettings:
+    """Settings in which ``"auto"`` has become the noise model that suits the counts."""
+    if settings.noise_model != "auto":
+        return settings
+    return replace(settings, noise_model="gaussian" if counts.mean(dtype=np.float64) >= 10 else "poisson")
 
 # %% ../../nbs/core/solver.ipynb #07dae411
 @dataclass(frozen=True)
@@ -176,7 +190,10 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
     r.batch_size = min(part.batch, patterns)
     r.batching_mode = api.BatchingModes.COMPACT if part.compact else api.BatchingModes.RANDOM
     r.momentum_acceleration_gain = part.momentum
-    r.noise_model = api.NoiseModels.POISSON if settings.noise_model == "poisson" else api.NoiseModels.GAUSSIAN
+    r.noise_model = api.NoiseModels.GAUSSIAN if settings.noise_model == "gaussian" else api.NoiseModels.POISSON
+    r.preconditioning_damping_factor = settings.preconditioning
+    if not part.compact:
+        options.object_options.optimal_step_size_scaler = settings.step
     r.rescale_probe_intensity_in_first_epoch = first
     r.solve_step_sizes_only_using_first_probe_mode = False  # the same for one mode, and faster
     r.default_device = api.Devices.GPU if gpu else api.Devices.CPU
@@ -286,8 +303,8 @@ def _run(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, se
                     raise DivergedError(f"loss {losses[-1]:.4g} in epoch {len(losses)}, {losses[0]:.4g} with an object of ones")
                 if on_epoch:
                     on_epoch(len(losses), losses[-1])
-                # after the first epoch, which only rescales, the object is still flat; compact epochs are small steps, and every other is enough
-                if held and (not part.compact or len(losses) % 2 == 0):
+                # after the first epoch, which only rescales, the object is still flat; after the damped part every other is enough
+                if held and (k == 0 or len(losses) % 2 == 0):
                     held.look(len(losses), *(task.get_data_to_cpu(name, as_numpy=True)[0 if name == "object" else (0, 0)] for name in ("object", "probe")))
                     if part.compact and held.worse_in_turn >= 3:
                         break
@@ -325,6 +342,7 @@ def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndar
     torch.set_num_threads(settings.threads)
     origin, _ = canvas(y, x, probe.shape[-1])
     notes: list[str] = []
+    settings = choose_noise_model(settings, counts)
     for attempt in (settings, safe(settings)):
         torch.manual_seed(settings.seed)
         held, seen = None, counts
