@@ -22,7 +22,6 @@ from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, piv
 from .core.formats import atomic_path, load_arrays
 from .core.jobs import Job
 from .design import StudyDesign, dose_folder, read_study, study_roots
-from .lsqml import solver_decisions
 from .training import gridsize_of
 
 # pictures and notebooks take longer to import than a plan takes to make, and `fly64 status` needs neither
