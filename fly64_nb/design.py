@@ -107,6 +107,7 @@ def check_design(design: StudyDesign) -> None:
     need(0 < design.photon_split < 1, "photon_split", "must lie between 0 and 1: both the input and the target need photons")
     need(0 < design.validation_share < 1, "validation_share", "must lie between 0 and 1")
     need(design.network_loss in ("poisson", "amplitude"), "network_loss", "must be 'poisson' or 'amplitude'")
+    need(design.lsqml_engine in ("auto", "fast", "stock"), "lsqml_engine", "must be 'auto', 'fast' or 'stock' (pty-chi's own class)")
     need(design.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
 
 # %% ../nbs/00_design.ipynb #2ff42609
@@ -129,8 +130,8 @@ class StudyDesign:
         Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped.
     ms_ssim_sigma, frc_threshold : float
         Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
-    epochs, start_epochs, hold_out, recover_epochs, noise_model, update_probe : int, int, float, int, str, bool
-        Of LSQML, see `LsqmlSettings`; the probe is known by default, because refining it from few photons costs quality.
+    epochs, start_epochs, hold_out, recover_epochs, noise_model, lsqml_engine, update_probe : int, int, float, int, str, str, bool
+        Of LSQML, see `LsqmlSettings` (`lsqml_engine` is its `engine`); the probe is known by default, because refining it from few photons costs quality.
     training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str
         Of the networks, see `TrainingSettings` in `04_training`; the loss of the physics-informed one is ``"poisson"`` or ``"amplitude"``.
     """
@@ -158,6 +159,7 @@ class StudyDesign:
     hold_out: float = 0.02
     recover_epochs: int = 60
     noise_model: str = "auto"
+    lsqml_engine: str = "auto"
     update_probe: bool = False
     training_images: int = 8_000
     filters: int = 12
@@ -214,7 +216,7 @@ def lsqml_settings(self: StudyDesign, seed: int, epochs: int | None = None) -> L
     """Settings of LSQML for one job."""
     start = min(self.start_epochs, epochs or self.epochs)
     return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=start, damped_epochs=min(LsqmlSettings.damped_epochs, start // 3), hold_out=self.hold_out,
-                         noise_model=self.noise_model, update_probe=self.update_probe, seed=seed)
+                         noise_model=self.noise_model, update_probe=self.update_probe, engine=self.lsqml_engine, seed=seed)
 
 
 @patch

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'console', 'Study', 'Dose', 'View', 'SplitOption', 'Gridsize', 'AllowMissing', 'Phase', 'SeedFilter',
-           'BaseFile', 'Mode', 'ProfileOption', 'Doses', 'Overlaps', 'Seed', 'Seeds', 'Epochs', 'Workers',
+           'BaseFile', 'Mode', 'ProfileOption', 'Doses', 'Overlaps', 'Seed', 'Seeds', 'Engine', 'Epochs', 'Workers',
            'SchedulerOption', 'Retries', 'TimeLimit', 'MemoryLimit', 'JobsPerGpu', 'Cold', 'DryRun', 'refusals',
            'fail_if_failed', 'engine_options', 'choose_design', 'run_phase', 'design', 'generate', 'overlap', 'train',
            'reconstruct', 'compare', 'publish', 'report', 'headline_table', 'show_plan', 'run_study', 'run',
@@ -53,6 +53,7 @@ Doses = Annotated[str, typer.Option("--doses", help="Doses of the design, such a
 Overlaps = Annotated[str, typer.Option("--overlaps", help="Overlaps of its views besides the baseline, such as 0,0.5,0.9, or with names: dense=0.7,sparse=0.2.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="First seed of the noise and of what is trained on it; 42 if not given.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=0, help="Replicates: the whole study for this many noise seeds; 1 if not given.")]
+Engine = Annotated[str, typer.Option("--engine", help="LSQML by pty-chi's own class (stock), by its fast form (fast), or by that where it was checked (auto; default).")]
 Epochs = Annotated[int, typer.Option("--epochs", min=0, help="LSQML epochs of every reconstruction; 0 keeps the profile's.")]
 
 # %% ../../nbs/core/cli.ipynb #55451e9e
@@ -102,7 +103,8 @@ def engine_options(workers: int, scheduler: str, retries: int, time_limit: float
             "limits": Limits(time_limit or None, memory_limit or None, retries)}
 
 # %% ../../nbs/core/cli.ipynb #8d684439
-def choose_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, overlaps: str, epochs: int, seed: int, seeds: int) -> tuple[StudyDesign, Job]:
+def choose_design(study: Path, base: Path | None, mode: str, profile: str, doses: str, overlaps: str, epochs: int, engine: str, seed: int,
+                  seeds: int) -> tuple[StudyDesign, Job]:
     """The study's design, and the job of phase A that freezes it.
 
     Raises
@@ -115,14 +117,14 @@ def choose_design(study: Path, base: Path | None, mode: str, profile: str, doses
     from fly64_nb.core.jobs import read_record
     from fly64_nb.design import build_design_job, check_same_study, get_study_design, parse_overlaps, read_study, suitable_design
 
-    if (study / "study.json").is_file() and not any((base, mode, profile, doses, overlaps, epochs, seed, seeds)):
+    if (study / "study.json").is_file() and not any((base, mode, profile, doses, overlaps, epochs, engine, seed, seeds)):
         kept = read_study(study)["design"]
         job = build_design_job(study, kept)
         source = ((read_record(job) or {}).get("parameters") or {}).get("base_file")
         return kept, build_design_job(study, kept, study / source) if source else job
     profile, mode = profile or "quick", mode or "simulate"
     changes = {"doses": [float(d) for d in doses.split(",")] if doses else None, "overlap_targets": parse_overlaps(overlaps) if overlaps else None,
-               "simulation_seed": seed or None, "replicates": seeds or None, "epochs": epochs or None}
+               "simulation_seed": seed or None, "replicates": seeds or None, "epochs": epochs or None, "lsqml_engine": engine or None}
     design = get_study_design(profile, mode=mode, **{k: v for k, v in changes.items() if v is not None})
     if mode == "thin" and base is None:
         raise ValueError("mode 'thin' needs measured counts: pass a measured scan with --base")
@@ -169,11 +171,11 @@ def run_phase(study: Path, phase: str, jobs: Sequence[Job], skipped: list[dict],
 # %% ../../nbs/core/cli.ipynb #06224b09
 @app.command()
 def design(study: Study, base: BaseFile = None, mode: Mode = "", profile: ProfileOption = "", doses: Doses = "", overlaps: Overlaps = "", epochs: Epochs = 0,
-           seed: Seed = 0, seeds: Seeds = 0) -> None:
+           engine: Engine = "", seed: Seed = 0, seeds: Seeds = 0) -> None:
     """Phase A: freeze what the study varies and holds fixed, and make its base."""
     with refusals():
         study = study.resolve()
-        _, job = choose_design(study, base, mode, profile, doses, overlaps, epochs, seed, seeds)
+        _, job = choose_design(study, base, mode, profile, doses, overlaps, epochs, engine, seed, seeds)
         study.mkdir(parents=True, exist_ok=True)
         fail_if_failed(run_phase(study, "phase_a", [job], [], [job], False, {"workers": 1}))
 
@@ -359,13 +361,13 @@ def run_study(study: Path, design_job: Job, options: dict[str, Any]) -> list[Job
 
 @app.command()
 def run(study: Study, base: BaseFile = None, mode: Mode = "", profile: ProfileOption = "", doses: Doses = "", overlaps: Overlaps = "", epochs: Epochs = 0,
-        seed: Seed = 0, seeds: Seeds = 0, workers: Workers = 0, scheduler: SchedulerOption = "", retries: Retries = 1, time_limit: TimeLimit = 0,
+        engine: Engine = "", seed: Seed = 0, seeds: Seeds = 0, workers: Workers = 0, scheduler: SchedulerOption = "", retries: Retries = 1, time_limit: TimeLimit = 0,
         memory_limit: MemoryLimit = 0, jobs_per_gpu: JobsPerGpu = 1, cold: Cold = False, dry_run: DryRun = False) -> None:
     """The whole study: design, datasets, overlap views, networks, LSQML, comparison, report. Run again, it does only what is missing or changed."""
     started = time.perf_counter()
     with refusals():
         study = study.resolve()
-        design, job = choose_design(study, base, mode, profile, doses, overlaps, epochs, seed, seeds)
+        design, job = choose_design(study, base, mode, profile, doses, overlaps, epochs, engine, seed, seeds)
         if dry_run:
             return show_plan(study, design, job)
         study.mkdir(parents=True, exist_ok=True)
