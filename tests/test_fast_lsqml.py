@@ -103,12 +103,14 @@ def test_the_same_on_measured_counts(star):
     assert distance(fast_obj, obj) < 1e-4 and distance(fast_probe, probe) < 1e-4 and np.abs(fast_loss / loss - 1).max() < 1e-5
 
 
-def test_what_it_was_not_checked_for_goes_to_pty_chi(small, monkeypatch):
+def test_what_it_was_not_checked_for_goes_to_pty_chi(small):
     data, origin = small
     made = options(origin, len(data["diffraction_data"]))
     two_modes = {**data, "probe_data": np.repeat(data["probe_data"], 2, 1)}
     with pytest.raises(ValueError, match="1 x 2 modes.*use ptychi.api.task.PtychographyTask"):
         FastLSQMLTask(made, **two_modes)
+    with pytest.raises(ValueError, match="mask of valid pixels"):
+        FastLSQMLTask(made, **data, valid_pixel_mask=np.ones((32, 32), bool))
     made.reconstructor_options.exclude_measured_pixels_below = 1.0
     assert "exclude_measured_pixels_below = 1.0 was not checked" in reason_for_stock(made, data["object_data"].shape, data["probe_data"].shape)
     with pytest.raises(ValueError, match="outside"):

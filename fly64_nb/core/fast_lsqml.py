@@ -155,7 +155,7 @@ class FastLSQMLReconstructor(LSQMLReconstructor):
         super().build_cached_variables()
         _, centres, shifts = self.forward_model.get_probe_grid_position_data()
         self._window = tuple(self.parameter_group.probe.shape[-2:])
-        self._starts = (centres - (centres.new_tensor(self._window) - 1) / 2).round().long().cpu()
+        self._starts = (centres - (centres.new_tensor(self._window) - 1) / 2).round().long()
         self._ramps = shift_ramps(shifts, self._window)
         self._back = tuple(ramp.conj().resolve_conj() for ramp in self._ramps)
         self._poisson = isinstance(self.noise_model, PtychographyPoissonNoiseModel)
@@ -389,6 +389,10 @@ class FastLSQMLTask(PtychographyTask):
     def check_task_data(self) -> None:
         super().check_task_data()
         reason = reason_for_stock(self.options, self._shape(self._task_data.object_data), self._shape(self._task_data.probe_data))
+        if self._task_data.valid_pixel_mask is not None:
+            reason = reason or "a mask of valid pixels was not checked"
+        if self.n_ranks > 1:
+            reason = reason or f"{self.n_ranks} processes were not checked"
         if reason:
             raise ValueError(f"FastLSQMLTask: {reason}; use ptychi.api.task.PtychographyTask")
 
@@ -397,8 +401,9 @@ class FastLSQMLTask(PtychographyTask):
                                                  opr_mode_weights=self.opr_mode_weights)
         self.reconstructor = FastLSQMLReconstructor(parameter_group=group, dataset=self.dataset, options=self.reconstructor_options)
         self.reconstructor.build()
-        starts, room = self.reconstructor._starts, torch.tensor(self.object.shape[-2:]) - torch.tensor(self.reconstructor._window)
-        if (starts < 0).any() or (starts.cpu() > room).any():
+        starts = self.reconstructor._starts
+        room = starts.new_tensor(self.object.shape[-2:]) - starts.new_tensor(self.reconstructor._window)
+        if (starts < 0).any() or (starts > room).any():
             raise ValueError(f"FastLSQMLTask: windows start at {starts.amin(0).tolist()} to {starts.amax(0).tolist()}, outside 0 to {room.tolist()}; "
                              "enlarge the object")
 
