@@ -44,7 +44,7 @@ def run_file(name: str, full: bool, gpu: bool) -> None:
     """Run the cases of one file in this process, and say how each went."""
     try:
         found = importlib.util.spec_from_file_location(f"cases.{name}", CASES / f"{name}.py")
-        module = importlib.util.module_from_spec(found)
+        module = sys.modules[found.name] = importlib.util.module_from_spec(found)      # dataclasses look their module up
         found.loader.exec_module(module)
         cases = module.cases(full, gpu)
     except Exception as error:

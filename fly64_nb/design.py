@@ -117,19 +117,17 @@ class StudyDesign:
 
     Attributes
     ----------
-    profile, mode : str
-        Where sizes and epochs come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned).
-    doses, overlap_targets : tuple of float, mapping of str to float
-        Mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling overlap.
+    profile, mode, doses, overlap_targets : str, str, tuple of float, mapping of str to float
+        Where sizes and epochs come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned);
+        mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling overlap.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
         A network input is a seed and C-1 of its K nearest neighbours, C = gridsize^2 <= K; more than one group a seed uses K-choose-C.
     patch_size, reference_diameter, guard_band, footprint_energy, split_axis : int, str, float or None, float, str
         Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N);
         smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
-    simulation_seed, replicates, grouping_seed, subsampling_seed, minimum_positions : int
-        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped.
-    ms_ssim_sigma, frc_threshold : float
-        Width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
+    simulation_seed, replicates, grouping_seed, subsampling_seed, minimum_positions, ms_ssim_sigma, frc_threshold : int, and float the last two
+        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped;
+        width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
     epochs, start_epochs, hold_out, recover_epochs, noise_model, lsqml_engine, update_probe : int, int, float, int, str, str, bool
         Of LSQML, see `LsqmlSettings` (`lsqml_engine` is its `engine`); the probe is known by default, because refining it from few photons costs quality.
     training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str

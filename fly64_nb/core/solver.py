@@ -17,8 +17,8 @@ import numpy as np
 from .optics import diffraction_intensity, split_position
 
 # %% auto #0
-__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'Reconstruction', 'DivergedError', 'canvas',
-           'task_options', 'open_task', 'HeldOut', 'put_aside', 'reconstruct']
+__all__ = ['LsqmlSettings', 'check_settings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'Reconstruction', 'DivergedError',
+           'canvas', 'task_options', 'open_task', 'HeldOut', 'put_aside', 'reconstruct']
 
 # %% ../../nbs/core/solver.ipynb #e4794c52
 @dataclass(frozen=True)
@@ -74,17 +74,23 @@ class LsqmlSettings:
     engine: str = "auto"
 
     def __post_init__(self):
-        def need(holds: bool, name: str, why: str):
-            if not holds:
-                raise ValueError(f"LsqmlSettings: {name} = {getattr(self, name)!r}: {why}")
+        check_settings(self)
 
-        need(self.epochs >= 1, "epochs", "must be >= 1")
-        need(0 <= self.damped_epochs <= self.start_epochs, "damped_epochs", "must lie between 0 and start_epochs")
-        need(self.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
-        need(self.step > 0 and self.preconditioning >= 0, "step", "must be positive, and preconditioning at least 0")
-        need(0 <= self.hold_out < 1, "hold_out", "must lie in [0, 1)")
-        need(self.damping >= 0, "damping", "must be at least 0 photons")
-        need(self.engine in ("auto", "fast", "stock"), "engine", "must be 'auto', 'fast' or 'stock'")
+# %% ../../nbs/core/solver.ipynb #eb20899e
+def check_settings(settings: LsqmlSettings) -> None:
+    """ValueError for the first setting that makes no sense: which, what was found, and what is needed."""
+    def need(holds: bool, name: str, why: str):
+        if not holds:
+            raise ValueError(f"LsqmlSettings: {name} = {getattr(settings, name)!r}: {why}")
+
+    need(settings.epochs >= 1, "epochs", "must be >= 1")
+    need(0 <= settings.damped_epochs <= settings.start_epochs, "damped_epochs", "must lie between 0 and start_epochs")
+    need(settings.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
+    need(0 <= settings.hold_out < 1, "hold_out", "must lie in [0, 1)")
+    need(settings.damping >= 0, "damping", "must be at least 0 photons")
+    need(settings.step > 0, "step", "must be positive")
+    need(settings.preconditioning >= 0, "preconditioning", "must be at least 0")
+    need(settings.engine in ("auto", "fast", "stock"), "engine", "must be 'auto', 'fast' or 'stock'")
 
 # %% ../../nbs/core/solver.ipynb #4a7b08e7
 @dataclass(frozen=True)
@@ -371,7 +377,7 @@ def reconstruct(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndar
     return Reconstruction(obj.astype(np.complex64), found.astype(np.complex64), origin, np.array(losses), time.perf_counter() - started, _device_name(gpu),
                           settings, engine, epoch, np.array(held.history if held else []).reshape(-1, 2), tuple(notes))
 
-
+# %% ../../nbs/core/solver.ipynb #4ec9aa2d
 def _hold_out(counts: np.ndarray, y: np.ndarray, x: np.ndarray, settings: LsqmlSettings, most: int = 256) -> tuple[HeldOut, np.ndarray]:
     """Photons put aside of at most so many patterns, and the counts that are left."""
     seen, aside = put_aside(counts, settings.hold_out, settings.seed)
