@@ -310,7 +310,7 @@ def _run(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, se
                 if on_epoch:
                     on_epoch(len(losses), losses[-1])
                 # after the first epoch, which only rescales, the object is still flat; after the damped part every other is enough
-                if held and (k == 0 or len(losses) % 2 == 0):
+                if held and (len(losses) == 1 or part.damping is not None or len(losses) % 2 == 0):
                     held.look(len(losses), *(task.get_data_to_cpu(name, as_numpy=True)[0 if name == "object" else (0, 0)] for name in ("object", "probe")))
                     if part.compact and held.worse_in_turn >= 3:
                         break
