@@ -5,6 +5,7 @@
 # %% ../../nbs/core/figures.ipynb #12ff37a2
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
+PAGE_WIDTH = 10.0           # inches; at 100 dpi as wide as a report's page
+METHOD_STYLE = {"PtychoPINN": {"color": "#0072b2", "marker": "o"}, "Baseline": {"color": "#e69f00", "marker": "s"}, "PtyChi": {"color": "#009e73", "marker": "^"}}
+SPLIT_COLOURS = {"train": "#0072b2", "test": "#d55e00"}
 
 # %% auto #0
-__all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'show_image', 'robust_limits', 'show_base',
-           'show_patterns', 'show_view', 'show_history', 'show_patches', 'show_object', 'show_reconstruction',
-           'show_comparison', 'show_matrix', 'show_frc', 'show_heatmap', 'show_heatmaps', 'show_dose_curves']
+__all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'METHOD_STYLE', 'SPLIT_COLOURS', 'add_scale_bar',
+           'show_image', 'robust_limits', 'describe', 'show_base', 'show_patterns', 'show_view', 'show_history',
+           'show_patches', 'show_object', 'show_reconstruction', 'show_comparison', 'show_matrix', 'show_frc',
+           'show_heatmap', 'show_heatmaps', 'show_dose_curves', 'show_gallery', 'show_photons', 'show_illumination',
+           'show_curves', 'show_targets']
 
 # %% ../../nbs/core/figures.ipynb #e2f8a57f
+def add_scale_bar(ax: Axes, pixel_size_m: float | None = None) -> None:
+    """Scale bar on an image whose axes are in pixels: a length where the pixel size is known, else a number of pixels."""
+    from matplotlib_scalebar.scalebar import ScaleBar
+
+    size, unit, dimension = (pixel_size_m, "m", "si-length") if pixel_size_m else (1, "px", "pixel-length")
+    ax.add_artist(ScaleBar(size, unit, dimension, length_fraction=0.3, location="lower right", box_alpha=0.7, pad=0.2, border_pad=0.3,
+                           font_properties={"size": "x-small"}))
+
+
 def show_image(ax: Axes, image: np.ndarray, title: str, label: str, cmap: str, limits: tuple[float, float] | None = None,
                origin: tuple[int, int] = (0, 0), **kwargs: Any) -> None:
     """One image with title, axes in object pixels and a colour bar with its unit."""
@@ -41,6 +56,35 @@ def robust_limits(*images: np.ndarray, share: float = 0.5) -> tuple[float, float
     values = np.concatenate([np.ravel(i) for i in images])
     return tuple(np.percentile(values[np.isfinite(values)], [share, 100 - share]))
 
+# %% ../../nbs/core/figures.ipynb #5e6d2a84
+def _said_of_panel(ax: Axes) -> str:
+    """One panel in words; nothing for a colour bar or an empty panel."""
+    if ax.get_label() == "<colorbar>" or not ax.axison or not ax.get_visible():
+        return ""
+    said, title = [], ax.get_title() or ax.get_ylabel()
+    for image in ax.images:
+        values = np.ma.masked_invalid(image.get_array()).compressed()
+        unit = image.colorbar.ax.get_ylabel() if image.colorbar else ""
+        if values.size:
+            said.append(f"image of {image.get_array().shape[0]} x {image.get_array().shape[1]}, {unit + ' ' if unit else ''}{values.min():.3g} to {values.max():.3g}")
+    for line in ax.lines:
+        x, y = (np.asarray(v, float) for v in line.get_data())
+        name, named = str(line.get_label()), not str(line.get_label()).startswith("_")
+        if len(x) > 2 and named and np.isfinite(y).any():
+            said.append(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" if ax.get_xlabel() or ax.get_ylabel() else name)
+    for bars in ax.containers:
+        if str(bars.get_label())[:1] not in ("_", "") and hasattr(bars, "lines"):
+            y = np.asarray(bars.lines[0].get_ydata(), float)
+            said.append(f"{bars.get_label()} {', '.join(f'{v:.3g}' for v in y)}")
+    said += [text.get_text().replace("\n", " ") for text in ax.texts[:40] if text.get_text()]
+    return f"{title}: {'; '.join(said)}" if said and title else "; ".join(said) or title
+
+
+def describe(fig: Figure, longest: int = 1000) -> str:
+    """What a figure shows, in words: its title, and of every panel the title and the range of its numbers; at most `longest` characters."""
+    text = ". ".join(part for part in (fig.get_suptitle().replace("\n", " "), *map(_said_of_panel, fig.axes)) if part) or "Figure"
+    return text if len(text) <= longest else text[:longest].rsplit(" ", 1)[0] + " ..."
+
 # %% ../../nbs/core/figures.ipynb #c7e58b19
 def show_base(base: Any, title: str) -> Figure:
     """Object and probe of a base, with the scan positions."""
@@ -52,6 +96,8 @@ def show_base(base: Any, title: str) -> Figure:
     bright = np.abs(base.probe) > 0.03 * np.abs(base.probe).max()
     show_image(axes[1, 0], np.abs(base.probe), "probe amplitude", "amplitude", COUNTS)
     show_image(axes[1, 1], np.where(bright, np.angle(base.probe), np.nan), "probe phase where lit", "phase (rad)", WRAPPED, (-np.pi, np.pi))
+    for ax in axes.flat:
+        add_scale_bar(ax, base.pixel_size_m)
     fig.suptitle(title)
     return fig
 
@@ -78,9 +124,9 @@ def show_view(positions: Mapping[str, tuple[np.ndarray, np.ndarray]], record: Ma
 
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for split, (y, x) in positions.items():
-        left.plot(x, y, ".", ms=3, label=f"{split}: {len(y)}")
+        left.plot(x, y, ".", ms=3, color=SPLIT_COLOURS.get(split), label=f"{split}: {len(y)}")
         nearest = cKDTree(np.stack([y, x], 1)).query(np.stack([y, x], 1), 2)[0][:, 1]
-        right.hist(nearest, bins=40, histtype="step", lw=1.5, label=split)
+        right.hist(nearest, bins=40, histtype="step", lw=1.5, color=SPLIT_COLOURS.get(split), label=split)
     left.set(title=f"{title}: scan positions", xlabel="x (px)", ylabel="y (px)", aspect="equal")
     left.invert_yaxis()
     right.axvline(record["spacing_px"], color="k", ls="--", lw=1, label=f"S = {record['spacing_px']:.1f} px")
@@ -182,7 +228,7 @@ def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, or
 
 # %% ../../nbs/core/figures.ipynb #b81bc847
 def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin: tuple[int, int], title: str,
-                    phases: Mapping[str, np.ndarray] | None = None) -> Figure:
+                    phases: Mapping[str, np.ndarray] | None = None, pixel_size_m: float | None = None) -> Figure:
     """Truth and every aligned method, amplitude and phase, each with its errors; one scale for truth and methods, one for the errors.
 
     Parameters
@@ -194,6 +240,8 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
         Row and column of the field's first pixel.
     phases : mapping of name to (h, w) float array, optional
         Unwrapped phases (``"truth"`` and the methods); by default the angles.
+    pixel_size_m : float, optional
+        For the scale bar, which is in pixels without it.
     """
     phases = phases or {"truth": np.angle(truth), **{n: np.angle(o) for n, o in methods.items()}}
     amplitudes = {"truth": np.abs(truth), **{n: np.abs(o) for n, o in methods.items()}}
@@ -215,6 +263,7 @@ def show_comparison(truth: np.ndarray, methods: Mapping[str, np.ndarray], origin
         for bar, place in ((shown, axes[2 * row]), (wrong, axes[2 * row + 1])):
             fig.colorbar(bar, ax=place, fraction=0.05).set_label(unit, fontsize="small")        # a wide field leaves no room for more
     axes[2, 0].set(xlabel="x (px)", ylabel="y (px)")
+    add_scale_bar(axes[0, 0], pixel_size_m)
     fig.suptitle(title)
     return fig
 
@@ -234,7 +283,7 @@ def show_frc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: flo
     """Fourier ring correlation of each method with the truth, with the thresholds."""
     fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
     for name, (frequency, correlation) in curves.items():
-        ax.plot(frequency, correlation, label=name)
+        ax.plot(frequency, correlation, label=name, color=METHOD_STYLE.get(name, {}).get("color"))
     ax.axhline(threshold, color="k", ls="--", lw=1, label=f"threshold {threshold:g}")
     ax.axhline(1 / 7, color="k", ls=":", lw=1, label="1/7")
     ax.set(title=title, xlabel="spatial frequency (cycles / px)", ylabel="Fourier ring correlation", xlim=(0, 0.5), ylim=(-0.1, 1.03))
@@ -242,9 +291,6 @@ def show_frc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: flo
     return fig
 
 # %% ../../nbs/core/figures.ipynb #c0b074ff
-PAGE_WIDTH = 10.0           # inches; at 100 dpi as wide as a report's page
-
-
 def show_heatmap(table: pd.DataFrame, title: str, label: str, limits: tuple[float, float] | None = None, ax: Axes | None = None,
                  cmap: str = "viridis", spread: pd.DataFrame | None = None) -> Figure:
     """Heatmap over dose (rows) and view (columns) with the numbers in the cells; missing cells are grey and say so.
@@ -310,7 +356,8 @@ def show_heatmaps(tables: Mapping[str, pd.DataFrame], title: str, label: str, li
     return fig
 
 # %% ../../nbs/core/figures.ipynb #90e6ae52
-def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, spreads: Mapping[str, pd.DataFrame] | None = None) -> Figure:
+def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, spreads: Mapping[str, pd.DataFrame] | None = None,
+                     limit: pd.DataFrame | None = None, yscale: str = "linear") -> Figure:
     """Curves over dose by name, one panel a view, all on one scale; with spreads also error bars.
 
     Parameters
@@ -320,20 +367,173 @@ def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, 
     title, label : str
     spreads : mapping of name to DataFrame, optional
         Half lengths of the error bars, such as standard deviations.
+    limit : DataFrame, optional
+        The shot-noise limit, drawn as a dashed line.
+    yscale : str
+        ``"log"`` for errors.
     """
     views = list(next(iter(means.values())).columns)
     across = min(3, len(views))
     down = -(-len(views) // across)
-    fig, axes = plt.subplots(down, across, figsize=(PAGE_WIDTH / 3 * across, 2.5 * down + 0.9), layout="constrained", squeeze=False, sharex=True, sharey=True)
+    fig, axes = plt.subplots(down, across, figsize=(PAGE_WIDTH / 3 * across, 2.7 * down + 0.9), layout="constrained", squeeze=False, sharex=True, sharey=True)
     for ax, view in zip(axes.flat, views):
         for name, table in means.items():
             bars = None if spreads is None else spreads[name].reindex(table.index)[view].to_numpy(float)
-            ax.errorbar(table.index, table[view], bars, marker="o", ms=4, capsize=3, lw=1.3, label=name)
-        ax.set(title=view, xscale="log")
-        ax.grid(alpha=0.3)
+            ax.errorbar(table.index, table[view], bars, ms=5, capsize=3, lw=1.3, label=name, **METHOD_STYLE.get(name, {"marker": "o"}))
+        if limit is not None and view in limit:
+            ax.plot(limit.index, limit[view], "k--", lw=1.2, label="shot-noise limit")
+        ax.set(title=view, xscale="log", yscale=yscale)
+        ax.grid(alpha=0.3, which="both" if yscale == "log" else "major")
     for ax in axes.flat[len(views):]:
         ax.axis("off")
     fig.supxlabel("photons per exposure", fontsize="medium"), fig.supylabel(label, fontsize="medium")
     fig.suptitle(title)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=len(means))
+    handles = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1]))
+    fig.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=len(handles))
+    return fig
+
+# %% ../../nbs/core/figures.ipynb #8ed4554c
+def _panels(columns: int, rows: int, shape: tuple[int, int], widest: float = 3.2) -> tuple[Figure, np.ndarray]:
+    """Figure with a grid of panels for images of a shape, no wider than the page."""
+    wide = min(widest, (PAGE_WIDTH - 1) / columns)
+    return plt.subplots(rows, columns, figsize=(wide * columns + 1, (wide * shape[0] / shape[1] + 0.25) * rows + 0.9), layout="constrained", squeeze=False)
+
+
+def show_gallery(images: Mapping[tuple[str, str], np.ndarray], rows: Sequence[str], columns: Sequence[str], title: str, label: str, cmap: str,
+                 limits: tuple[float, float], pixel_size_m: float | None = None) -> Figure:
+    """Images by (row, column) on one scale with one colour bar; what is missing says so.
+
+    Parameters
+    ----------
+    images : mapping of (row, column) to (h, w) float array
+    rows, columns : sequence of str
+        Such as views and methods.
+    title, label : str
+        Subject of the figure, unit of the colour bar.
+    cmap, limits
+        Of all images.
+    pixel_size_m : float, optional
+        For the scale bar, which is in pixels without it.
+    """
+    h, w = next(iter(images.values())).shape
+    fig, axes = _panels(len(columns), len(rows), (h, w))
+    level = {"rotation": 0, "ha": "right", "va": "center"} if 0.1 * max(map(len, rows)) > 3 * h / w else {}      # a name longer than its row
+    for (r, row), (c, name) in itertools.product(enumerate(rows), enumerate(columns)):
+        ax, image = axes[r, c], images.get((row, name))
+        ax.set(xticks=[], yticks=[], title=name if r == 0 else "")
+        ax.set_ylabel(row if c == 0 else "", **level)
+        if image is None:
+            ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
+        else:
+            shown = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1])
+    drawn = next(ax for ax in axes.flat if ax.images)
+    add_scale_bar(drawn, pixel_size_m)
+    fig.colorbar(shown, ax=axes, label=label, shrink=0.6, aspect=40)
+    fig.suptitle(title)
+    return fig
+
+# %% ../../nbs/core/figures.ipynb #72eef1ca
+def show_photons(photons: Mapping[str, np.ndarray], title: str, pixel_size_m: float | None = None) -> Figure:
+    """Photons through each pixel of the compared field by view, and the phase error that they allow at best; one logarithmic scale a row.
+
+    Parameters
+    ----------
+    photons : mapping of view to (h, w) float array
+        Photons that the whole scan sends through each pixel, see `fly64_nb.core.limits`.
+    title : str
+    pixel_size_m : float, optional
+    """
+    from fly64_nb.core.limits import phase_limit
+
+    fig, axes = _panels(len(photons), 2, next(iter(photons.values())).shape)
+    rows = (("photons through a pixel", COUNTS, dict(photons)), ("least phase error (rad)", "viridis_r", {v: phase_limit(n) for v, n in photons.items()}))
+    for line, (label, cmap, maps) in zip(axes, rows):
+        low, high = robust_limits(*maps.values())
+        norm = LogNorm(max(low, high / 1e4), high)
+        for ax, (view, image) in zip(line, maps.items()):
+            shown = ax.imshow(image, cmap=cmap, norm=norm)
+            ax.set(xticks=[], yticks=[], title=view if line is axes[0] else "")
+        fig.colorbar(shown, ax=line, label=label)
+    add_scale_bar(axes[0, 0], pixel_size_m)
+    fig.suptitle(title)
+    return fig
+
+
+def show_illumination(photons: Mapping[str, np.ndarray], positions: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], title: str,
+                      pixel_size_m: float | None = None) -> Figure:
+    """Scan positions of every view by split, and below them the photons that they send through each object pixel, on one scale.
+
+    Parameters
+    ----------
+    photons : mapping of view to (M, M') float array
+    positions : mapping of view to mapping of split to (y, x)
+    title : str
+    pixel_size_m : float, optional
+    """
+    fig, axes = _panels(len(photons), 2, next(iter(photons.values())).shape)
+    high = max(float(n.max()) for n in photons.values())
+    for column, (view, image) in enumerate(photons.items()):
+        top, bottom = axes[:, column]
+        for split, (y, x) in positions[view].items():
+            top.plot(x, y, ".", ms=1.5, color=SPLIT_COLOURS.get(split), label=f"{split}: {len(y)}")
+        top.set(title=view, aspect="equal", xlim=(0, image.shape[1]), ylim=(image.shape[0], 0), xticks=[], yticks=[])
+        top.legend(loc="center", fontsize="x-small", markerscale=4)             # in the guard band, where no position is
+        shown = bottom.imshow(image, cmap=COUNTS, norm=LogNorm(high / 1e4, high))
+        bottom.set(xticks=[], yticks=[], facecolor="black")
+    add_scale_bar(axes[1, 0], pixel_size_m)
+    fig.colorbar(shown, ax=axes[1], label="photons through a pixel")
+    fig.suptitle(title)
+    return fig
+
+# %% ../../nbs/core/figures.ipynb #72be6ce6
+def show_curves(curves: Mapping[tuple[str, str], Mapping[str, tuple[np.ndarray, np.ndarray]]], chosen: Mapping[tuple[str, str], Mapping[str, float]],
+                rows: Sequence[str], columns: Sequence[str], title: str, label: str) -> Figure:
+    """Loss curves over epochs in a grid of panels, the chosen epoch of each as a ring; one logarithmic scale a row, since losses differ with the dose.
+
+    Parameters
+    ----------
+    curves : mapping of (row, column) to mapping of name to (epochs, loss)
+    chosen : mapping of (row, column) to mapping of name to epoch
+    rows, columns : sequence of str
+        Such as doses and views.
+    title, label : str
+    """
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=(PAGE_WIDTH, 2.0 * len(rows) + 1.0), layout="constrained", squeeze=False, sharex="col", sharey="row")
+    for (r, row), (c, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        ax, here = axes[r, c], curves.get((row, column), {})
+        for name, (epoch, loss) in here.items():
+            line, = ax.plot(epoch, loss, lw=1.3, label=name, color=SPLIT_COLOURS.get(name, SPLIT_COLOURS["test" if name == "validation" else "train"]))
+            kept = chosen.get((row, column), {}).get(name)
+            if kept is not None:
+                ax.plot(kept, np.interp(kept, epoch, loss), "o", mfc="none", ms=8, color=line.get_color())
+        if not here:
+            ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
+        ax.set(title=column if r == 0 else "", yscale="log" if here else "linear", xlabel="epoch" if r == len(rows) - 1 else "", ylabel=row if c == 0 else "")
+        ax.grid(alpha=0.3)
+    handles = {name: handle for ax in axes.flat for handle, name in zip(*ax.get_legend_handles_labels())}
+    fig.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=len(handles))
+    fig.supylabel(label, fontsize="medium")
+    fig.suptitle(title)
+    return fig
+
+
+def show_targets(table: pd.DataFrame, title: str) -> Figure:
+    """Measured linear overlap against the target of each view and split: at the mean and at the smallest spacing.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``view``, ``split``, ``target``, ``at mean spacing``, ``at least spacing``.
+    title : str
+    """
+    fig, ax = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
+    for split, rows in table.groupby("split", sort=False):
+        ax.plot(rows["target"], rows["at mean spacing"], "o", color=SPLIT_COLOURS.get(split), label=f"{split}, mean spacing")
+        ax.plot(rows["target"], rows["at least spacing"], "_", ms=14, color=SPLIT_COLOURS.get(split), label=f"{split}, smallest spacing")
+    for view, rows in table.groupby("view", sort=False):
+        ax.annotate(view, (rows["target"].iloc[0], rows["at mean spacing"].min()), xytext=(6, -10), textcoords="offset points", fontsize="small")
+    ax.axline((0, 0), slope=1, color="k", lw=1, ls="--", label="as asked for")
+    ax.set(title=title, xlabel="overlap asked for (1 - S / D)", ylabel="linear overlap measured (1 - d / D)")
+    ax.legend(fontsize="small")
+    ax.grid(alpha=0.3)
     return fig

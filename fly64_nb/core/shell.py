@@ -84,6 +84,16 @@ class _Publisher(DisplayPublisher):
         self.shell.outputs.clear()
 
 # %% ../../nbs/core/shell.ipynb #996793ae
+def _picture(figure: Any) -> tuple[bytes, dict[str, Any]] | None:
+    """A figure at twice the resolution of the page, with what it shows in words as its alternative text."""
+    from IPython.core.pylabtools import retina_figure
+
+    from fly64_nb.core.figures import describe
+
+    drawn = retina_figure(figure)
+    return drawn and (drawn[0], {**drawn[1], "alt": describe(figure)})
+
+
 class NotebookShell(InteractiveShell):
     """IPython's shell, with the outputs of the present cell in `outputs`; pictures appear as in JupyterLab."""
     displayhook_class = _Result
@@ -95,6 +105,11 @@ class NotebookShell(InteractiveShell):
         super().__init__(config=Config(HistoryManager={"enabled": False}), **kwargs)
         self.display_formatter.active_types = self.display_formatter.format_types      # HTML and pictures as well
         self.enable_matplotlib("inline")
+
+    def describe_pictures(self) -> None:
+        """Have figures shown with their alternative text; again before each cell, because importing pyplot sets how figures are shown."""
+        if "matplotlib.figure" in sys.modules:
+            self.display_formatter.formatters["image/png"].for_type(sys.modules["matplotlib.figure"].Figure, _picture)
 
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no window."""
@@ -122,6 +137,7 @@ class ShellEngine(Engine):
                 shell.outputs = cell.outputs = []
                 sys.stdout, sys.stderr = (_Stream(name, shell.outputs, onward) for name, onward in zip(("stdout", "stderr"), streams))
                 nb_man.cell_start(cell, index)
+                shell.describe_pictures()
                 done = shell.run_cell(cell.source, store_history=True)
                 cell.execution_count = done.execution_count
                 if not done.success:
