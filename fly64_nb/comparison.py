@@ -18,6 +18,7 @@ from .core.alignment import Aligned, Field, align, common_field, true_phase
 from .core.checkpoints import read_checkpoint_record
 from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
 from .core.jobs import Job, JobResult, preview, require_inputs, write_manifest
+from .core.limits import light_through, rms_phase_limit
 from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
 from .design import StudyDesign, dose_folder, read_study, study_roots
 from .lsqml import read_reconstruction, reconstruction_dir
@@ -29,7 +30,7 @@ __all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'c
            'comparison_dir', 'method_files', 'comparison_jobs', 'build_comparison_jobs', 'expected_record',
            'refuse_inputs', 'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'write_metrics', 'values_of',
            'pivot', 'pivot_spread', 'headline', 'best_method', 'Comparison', 'Image', 'compare_condition', 'read_image',
-           'study_comparison', 'write_comparison']
+           'expected_photons', 'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
 METHOD_ORDER = (*METHODS, "PtyChi")
@@ -289,11 +290,24 @@ def best_method(table: pd.DataFrame, metric: str = "ms_ssim", channel: str = "ph
 # %% ../nbs/06_comparison.ipynb #c18d7226
 @dataclass(frozen=True)
 class Comparison:
-    """All methods of one condition on the truth's grid."""
+    """All methods of one condition on the truth's grid.
+
+    Attributes
+    ----------
+    truth : (h, w) complex array
+        The truth in the field.
+    field : Field
+    methods : mapping of name to Aligned
+    table : DataFrame
+        Rows of the tidy table.
+    photons : (h, w) float array or None
+        Expected photons through each pixel of the field in the whole scan.
+    """
     truth: np.ndarray
     field: Field
     methods: Mapping[str, Aligned]
     table: pd.DataFrame
+    photons: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -304,13 +318,31 @@ class Image:
     seconds: float
 
 
-def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Image], design: StudyDesign, dose: float, view: str, split: str) -> Comparison:
-    """Align every method's image with the truth in a field and measure it."""
+def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Image], design: StudyDesign, dose: float, view: str, split: str,
+                      photons: np.ndarray | None = None) -> Comparison:
+    """Align every method's image with the truth in a field and measure it.
+
+    Parameters
+    ----------
+    truth : (M, M') complex array
+    field : Field
+    images : mapping of method to Image
+    design : StudyDesign
+    dose, view, split : float, str, str
+        What the rows are of.
+    photons : (M, M') float array, optional
+        Expected photons through each pixel of the truth; without it the table has no ``rmse_limit``.
+
+    Returns
+    -------
+    Comparison
+    """
     aligned = {method: align(truth, image.object, image.origin, field) for method, image in images.items()}
-    cut = field.crop(truth)
+    cut, lit = field.crop(truth), None if photons is None else field.crop(photons)
+    limit = [] if lit is None else [("phase", "rmse_limit", rms_phase_limit(lit))]
     rows = [[dose, view, split, design.simulation_seed, method, *row] for method, a in aligned.items()
-            for row in [*compare(cut, a, design.ms_ssim_sigma, design.frc_threshold), ("complex", "seconds", images[method].seconds)]]
-    return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=METRICS_COLUMNS))
+            for row in [*compare(cut, a, design.ms_ssim_sigma, design.frc_threshold), *limit, ("complex", "seconds", images[method].seconds)]]
+    return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=METRICS_COLUMNS), lit)
 
 # %% ../nbs/06_comparison.ipynb #bc497108
 def read_image(path: str | Path, method: str, data: Dataset, design: StudyDesign) -> Image:
@@ -325,6 +357,14 @@ def read_image(path: str | Path, method: str, data: Dataset, design: StudyDesign
     return Image(*reconstruct_with_network(network, data))
 
 
+def expected_photons(data: Dataset) -> np.ndarray:
+    """Expected photons through each object pixel in all exposures of a dataset, (M, M') float64.
+
+    Its dose is the mean over the full scan, and the probe is scaled to that: these exposures may have a few per cent more or less.
+    """
+    return light_through(data.object, data.probe, data.y, data.x) * (data.dose / (data.window / 2) ** 2)
+
+
 def study_comparison(study: str | Path, dose: float, view: str, split: str) -> Comparison:
     """Compare one condition of a study."""
     design = read_study(study)["design"]
@@ -333,7 +373,7 @@ def study_comparison(study: str | Path, dose: float, view: str, split: str) -> C
     data = validate_dataset_contract(view_path(study, dose, view, split))
     field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], data.object.shape)
     images = {method: read_image(path, method, data, design) for method, path in method_files(study, design, dose, view, split).items()}
-    return compare_condition(data.object, field, images, design, dose, view, split)
+    return compare_condition(data.object, field, images, design, dose, view, split, expected_photons(data))
 
 # %% ../nbs/06_comparison.ipynb #5f2b453a
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:
@@ -341,10 +381,11 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
     folder = Path(folder)
     with atomic_path(folder / "metrics.csv") as temporary:
         result.table.to_csv(temporary, index=False)
+    photons = {} if result.photons is None else {"photons": result.photons.astype(np.float32)}
     arrays = {"truth": result.truth.astype(np.complex64), "truth_phase": true_phase(result.truth).astype(np.float32),
               "_metadata": metadata_array({"field": [result.field.top, result.field.left, result.field.bottom, result.field.right],
                                            "alignment": {m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]}
-                                                         for m, a in result.methods.items()}})}
+                                                         for m, a in result.methods.items()}}), **photons}
     for method, a in result.methods.items():
         arrays |= {method: a.image, f"{method}_phase": a.phase.astype(np.float32)}
     write_npz(folder / "aligned.npz", arrays)
