@@ -27,8 +27,9 @@ from .training import METHODS, checkpoint_path, gridsize_of, trained_view
 
 # %% auto #0
 __all__ = ['HEATMAPS', 'IN_FULL', 'answer', 'read_phase_records', 'missing_reasons', 'left_out', 'notebook_links',
-           'headline_html', 'by_method', 'metric_heatmaps', 'evidence_html', 'manifests_html', 'overlap_table',
-           'gallery', 'pixel_size', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
+           'headline_html', 'limit_multiples', 'by_method', 'metric_heatmaps', 'evidence_html', 'manifests_html',
+           'overlap_table', 'gallery', 'pixel_size', 'field_photons', 'scan_light', 'learning_curves', 'convergence',
+           'build_report_job']
 
 # %% ../nbs/07_report.ipynb #99588cbf
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -84,7 +85,7 @@ def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
                 found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
     return found
 
-# %% ../nbs/07_report.ipynb #64cb7767
+# %% ../nbs/07_report.ipynb #cee5e611
 def _condition_jobs(design: StudyDesign, dose: float, view: str, split: str, method: str) -> tuple[str, ...]:
     """Names of the jobs that a method's number on a condition comes from, the last first."""
     folder = dose_folder(dose)
@@ -112,7 +113,7 @@ def left_out(study: str | Path) -> list[str]:
     several = len(read_study(study)["design"].seeds) > 1
     return [line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()]
 
-# %% ../nbs/07_report.ipynb #17cb8de2
+# %% ../nbs/07_report.ipynb #05ee1b9f
 def notebook_links(design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
     """Seed and page of a job's executed notebook, one for each seed."""
     roots = study_roots("", design)
@@ -137,7 +138,7 @@ def headline_html(table: pd.DataFrame, design: StudyDesign, split: str = "test")
         rows.append(cells)
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
-# %% ../nbs/07_report.ipynb #c4057868
+# %% ../nbs/07_report.ipynb #26837721
 HEATMAPS = (("ms_ssim", "phase", "phase MS-SSIM", (0, 1), "viridis"), ("rmse", "phase", "phase RMSE (rad)", None, "viridis_r"),
             ("ssim", "amplitude", "amplitude SSIM", (0, 1), "viridis"), ("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), "viridis"))
 IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae", "phase", "phase MAE (rad)", None, "viridis_r"),
@@ -149,6 +150,14 @@ IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae"
              for m, said in (("frc50", "FRC50"), ("frc1over7", "FRC at 1/7")) if (m, c) != ("frc50", "complex")),
            ("ms_ssim_published", "phase", "phase MS-SSIM, published convention", (0, 1), "viridis"),
            ("ssim_published", "phase", "phase SSIM, published convention", (0, 1), "viridis"), ("seconds", "complex", "seconds of the reconstruction", None, "viridis_r"))
+
+
+def limit_multiples(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a tidy table with each phase RMSE as a multiple of its shot-noise limit, as metric ``rmse_over_limit``."""
+    key = [c for c in table.columns if c not in ("metric", "value")]
+    phase = table[table["channel"] == "phase"].set_index(key)
+    error, limit = (phase.loc[phase["metric"] == metric, "value"] for metric in ("rmse", "rmse_limit"))
+    return (error / limit).dropna().rename("value").reset_index().assign(metric="rmse_over_limit")[list(table.columns)]
 
 
 def by_method(table: pd.DataFrame, metric: str, channel: str, split: str) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame] | None]:
@@ -170,7 +179,7 @@ def metric_heatmaps(table: pd.DataFrame, design: StudyDesign, metric: str, chann
     cell_links = lambda dose, view, method: notebook_links(design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
     return heatmaps_html(shape, f"{label}, {split} split", limits, cmap, cell_links, why_missing, spreads)
 
-# %% ../nbs/07_report.ipynb #a9ef1263
+# %% ../nbs/07_report.ipynb #c1fd1580
 def evidence_html(study: str | Path) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
     study = Path(study)
@@ -221,7 +230,7 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
                          "between groups": r.get("group_to_group"), "skipped": r.get("skipped", "")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_report.ipynb #43ed373f
+# %% ../nbs/07_report.ipynb #c8e90f02
 def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
     """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     from fly64_nb.core import figures
@@ -251,7 +260,7 @@ def pixel_size(study: str | Path) -> float | None:
     path = Path(study) / "base.npz"
     return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m") if path.is_file() else None
 
-# %% ../nbs/07_report.ipynb #67173a85
+# %% ../nbs/07_report.ipynb #9db75940
 def field_photons(study: str | Path, design: StudyDesign, dose: float, split: str) -> dict[str, np.ndarray]:
     """Photons through each pixel of the compared field by view, as far as comparisons were made."""
     paths = {view: comparison_dir(study, dose, view, split) / "aligned.npz" for view in design.views}
@@ -271,7 +280,7 @@ def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dic
             positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in scans.items()}
     return photons, positions
 
-# %% ../nbs/07_report.ipynb #b87ef81e
+# %% ../nbs/07_report.ipynb #575e8618
 def learning_curves(study: str | Path, design: StudyDesign, method: str):
     """Figure of a network's losses over epochs by dose and view, its chosen epoch marked; None if none was trained."""
     from fly64_nb.core import figures
@@ -303,7 +312,7 @@ def convergence(study: str | Path, design: StudyDesign):
     if curves:
         return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, "LSQML: loss over epochs by dose and view; ring: the epoch that is kept", "loss")
 
-# %% ../nbs/07_report.ipynb #a047a727
+# %% ../nbs/07_report.ipynb #11eaf71b
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)

@@ -265,7 +265,7 @@ def compare(study: Study, dose: Dose = [], view: View = [], split: SplitOption =
 # %% ../../nbs/core/cli.ipynb #1e9af4ff
 def publish(study: Path, result: JobResult) -> None:
     """Render the report that its job made, unless it is there and nothing changed; prints where it is."""
-    from fly64_nb.report import publish_report
+    from fly64_nb.core.site import publish_report
 
     page = study / "report" / "_site" / "index.html"
     if result.status == "up to date" and page.is_file():
