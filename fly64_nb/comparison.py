@@ -242,15 +242,17 @@ def pivot_spread(table: pd.DataFrame, metric: str, channel: str, method: str, sp
 
 
 def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM, FRC50, seconds.
+    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM and RMSE, FRC50, seconds.
 
-    With several seeds the numbers are means over them, ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
+    *Times the limit* is the phase RMSE as a multiple of its shot-noise limit. With several seeds the numbers are means over them, ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
     """
     wanted = {"phase MS-SSIM": ("phase", "ms_ssim"), "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
-              "phase RMSE (rad)": ("phase", "rmse"), "amplitude SSIM": ("amplitude", "ssim"), "amplitude RMSE": ("amplitude", "rmse"),
-              "FRC50 (1/px)": ("complex", "frc50"), "seconds": ("complex", "seconds")}
-    by_seed = {name: values_of(table, metric, channel, split).groupby(["dose", "view", "method"]) for name, (channel, metric) in wanted.items()}
-    result = pd.DataFrame({name: values.mean() for name, values in by_seed.items() if len(values)})
+              "phase RMSE (rad)": ("phase", "rmse"), "times the limit": ("phase", "rmse_limit"), "amplitude SSIM": ("amplitude", "ssim"),
+              "amplitude RMSE": ("amplitude", "rmse"), "FRC50 (1/px)": ("complex", "frc50"), "seconds": ("complex", "seconds")}
+    values = {name: values_of(table, metric, channel, split) for name, (channel, metric) in wanted.items()}
+    values["times the limit"] = (values["phase RMSE (rad)"] / values["times the limit"]).dropna()
+    by_seed = {name: rows.groupby(["dose", "view", "method"]) for name, rows in values.items()}
+    result = pd.DataFrame({name: rows.mean() for name, rows in by_seed.items() if len(rows)})
     if table["seed"].nunique() > 1 and "phase MS-SSIM" in result:
         result.insert(1, "± phase MS-SSIM", by_seed["phase MS-SSIM"].std(ddof=1))
         result["seeds"] = by_seed["phase MS-SSIM"].count().reindex(result.index, fill_value=0)
@@ -302,12 +304,15 @@ class Comparison:
         Rows of the tidy table.
     photons : (h, w) float array or None
         Expected photons through each pixel of the field in the whole scan.
+    pixel_size_m : float or None
+        Size of an object pixel, where it is known.
     """
     truth: np.ndarray
     field: Field
     methods: Mapping[str, Aligned]
     table: pd.DataFrame
     photons: np.ndarray | None = None
+    pixel_size_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -373,7 +378,8 @@ def study_comparison(study: str | Path, dose: float, view: str, split: str) -> C
     data = validate_dataset_contract(view_path(study, dose, view, split))
     field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], data.object.shape)
     images = {method: read_image(path, method, data, design) for method, path in method_files(study, design, dose, view, split).items()}
-    return compare_condition(data.object, field, images, design, dose, view, split, expected_photons(data))
+    found = compare_condition(data.object, field, images, design, dose, view, split, expected_photons(data))
+    return replace(found, pixel_size_m=data.metadata.get("pixel_size_m"))
 
 # %% ../nbs/06_comparison.ipynb #5f2b453a
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:
@@ -383,7 +389,7 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
         result.table.to_csv(temporary, index=False)
     photons = {} if result.photons is None else {"photons": result.photons.astype(np.float32)}
     arrays = {"truth": result.truth.astype(np.complex64), "truth_phase": true_phase(result.truth).astype(np.float32),
-              "_metadata": metadata_array({"field": [result.field.top, result.field.left, result.field.bottom, result.field.right],
+              "_metadata": metadata_array({"pixel_size_m": result.pixel_size_m, "field": [result.field.top, result.field.left, result.field.bottom, result.field.right],
                                            "alignment": {m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]}
                                                          for m, a in result.methods.items()}}), **photons}
     for method, a in result.methods.items():
@@ -391,4 +397,4 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
     write_npz(folder / "aligned.npz", arrays)
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=110)
+            figure.savefig(temporary, dpi=150)                 # twice a page's width

@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
+from .core.advice import Advice, in_short
 from .core.formats import file_digest, load_arrays, read_metadata
 from .core.jobs import Job
 from .core.pages import best_map_html, heatmaps_html, keep_picture, link, table_html
@@ -27,9 +28,9 @@ from .training import METHODS, checkpoint_path, gridsize_of, trained_view
 
 # %% auto #0
 __all__ = ['HEATMAPS', 'IN_FULL', 'answer', 'read_phase_records', 'missing_reasons', 'left_out', 'notebook_links',
-           'headline_html', 'limit_multiples', 'by_method', 'metric_heatmaps', 'evidence_html', 'manifests_html',
-           'overlap_table', 'gallery', 'pixel_size', 'field_photons', 'scan_light', 'learning_curves', 'convergence',
-           'build_report_job']
+           'headline_html', 'limit_multiples', 'by_method', 'metric_heatmaps', 'advice_html', 'evidence_html',
+           'manifests_html', 'overlap_table', 'gallery', 'pixel_size', 'field_photons', 'scan_light', 'learning_curves',
+           'convergence', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #99588cbf
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -85,7 +86,7 @@ def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
                 found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
     return found
 
-# %% ../nbs/07_report.ipynb #cee5e611
+# %% ../nbs/07_report.ipynb #9935a0fc
 def _condition_jobs(design: StudyDesign, dose: float, view: str, split: str, method: str) -> tuple[str, ...]:
     """Names of the jobs that a method's number on a condition comes from, the last first."""
     folder = dose_folder(dose)
@@ -113,7 +114,7 @@ def left_out(study: str | Path) -> list[str]:
     several = len(read_study(study)["design"].seeds) > 1
     return [line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()]
 
-# %% ../nbs/07_report.ipynb #05ee1b9f
+# %% ../nbs/07_report.ipynb #887f1dee
 def notebook_links(design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
     """Seed and page of a job's executed notebook, one for each seed."""
     roots = study_roots("", design)
@@ -138,7 +139,7 @@ def headline_html(table: pd.DataFrame, design: StudyDesign, split: str = "test")
         rows.append(cells)
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
-# %% ../nbs/07_report.ipynb #26837721
+# %% ../nbs/07_report.ipynb #9969bfd0
 HEATMAPS = (("ms_ssim", "phase", "phase MS-SSIM", (0, 1), "viridis"), ("rmse", "phase", "phase RMSE (rad)", None, "viridis_r"),
             ("ssim", "amplitude", "amplitude SSIM", (0, 1), "viridis"), ("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), "viridis"))
 IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae", "phase", "phase MAE (rad)", None, "viridis_r"),
@@ -179,7 +180,25 @@ def metric_heatmaps(table: pd.DataFrame, design: StudyDesign, metric: str, chann
     cell_links = lambda dose, view, method: notebook_links(design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
     return heatmaps_html(shape, f"{label}, {split} split", limits, cmap, cell_links, why_missing, spreads)
 
-# %% ../nbs/07_report.ipynb #c1fd1580
+# %% ../nbs/07_report.ipynb #751afeec
+def advice_html(advice: Advice) -> tuple[Markup, Markup]:
+    """What a wanted quality takes, as two tables: the dose by method and view, and the overlap by method and dose."""
+    about = {"about": "", "at most": "≤ ", "more than": "> "}
+
+    def interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
+        low, high = row["low"] > least, np.isfinite(row["high"])
+        return f"{write(row['low'])} to {write(row['high'])}" if low and high else f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
+
+    two = lambda value: f"{value:.2f}"
+    doses = [{"method": r["method"], "view": r["view"], "measured overlap": r["overlap"], "photons per exposure": about[r["relation"]] + in_short(r["dose"]),
+              "interval": interval(r, 0, in_short), "photons per pixel": about[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
+              "best": advice.wanted.said(r["best"])} for _, r in advice.doses.iterrows()]
+    overlaps = [{"method": r["method"], "photons per exposure": in_short(r["dose"]), "overlap": about[r["relation"]] + two(r["overlap"]), "interval": interval(r, -np.inf, two),
+                 "best": advice.wanted.said(r["best"])} for _, r in advice.needed_overlaps.iterrows()]
+    return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
+            table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
+
+# %% ../nbs/07_report.ipynb #ccc6e1d3
 def evidence_html(study: str | Path) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
     study = Path(study)
@@ -230,7 +249,7 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
                          "between groups": r.get("group_to_group"), "skipped": r.get("skipped", "")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_report.ipynb #c8e90f02
+# %% ../nbs/07_report.ipynb #06d166fe
 def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
     """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     from fly64_nb.core import figures
@@ -260,7 +279,7 @@ def pixel_size(study: str | Path) -> float | None:
     path = Path(study) / "base.npz"
     return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m") if path.is_file() else None
 
-# %% ../nbs/07_report.ipynb #9db75940
+# %% ../nbs/07_report.ipynb #b3d633de
 def field_photons(study: str | Path, design: StudyDesign, dose: float, split: str) -> dict[str, np.ndarray]:
     """Photons through each pixel of the compared field by view, as far as comparisons were made."""
     paths = {view: comparison_dir(study, dose, view, split) / "aligned.npz" for view in design.views}
@@ -269,18 +288,20 @@ def field_photons(study: str | Path, design: StudyDesign, dose: float, split: st
 
 def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dict[str, np.ndarray], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Photons that both splits of every view send through each object pixel, and their positions (y, x), by view and split."""
-    from fly64_nb.core.limits import photons_through
+    from fly64_nb.core.limits import light_through
 
     photons, positions = {}, {}
     for view in design.views:
         paths = {split: view_path(study, dose, view, split) for split in design.splits}
         scans = {split: load_arrays(path, ["ycoords", "xcoords", "probeGuess", "objectGuess"]) for split, path in paths.items() if path.is_file()}
         if scans:
-            photons[view] = sum(photons_through(s["objectGuess"], s["probeGuess"], s["ycoords"], s["xcoords"], dose) for s in scans.values())
+            light = sum(light_through(s["objectGuess"], s["probeGuess"], s["ycoords"], s["xcoords"]) for s in scans.values())
+            # a dataset's probe is scaled so that the mean of the full scan is (N/2)^2
+            photons[view] = light * (dose / (len(next(iter(scans.values()))["probeGuess"]) / 2) ** 2)
             positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in scans.items()}
     return photons, positions
 
-# %% ../nbs/07_report.ipynb #575e8618
+# %% ../nbs/07_report.ipynb #a6f299f4
 def learning_curves(study: str | Path, design: StudyDesign, method: str):
     """Figure of a network's losses over epochs by dose and view, its chosen epoch marked; None if none was trained."""
     from fly64_nb.core import figures
@@ -312,7 +333,7 @@ def convergence(study: str | Path, design: StudyDesign):
     if curves:
         return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, "LSQML: loss over epochs by dose and view; ring: the epoch that is kept", "loss")
 
-# %% ../nbs/07_report.ipynb #11eaf71b
+# %% ../nbs/07_report.ipynb #18b0e8c2
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)

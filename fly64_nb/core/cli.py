@@ -297,7 +297,7 @@ def headline_table(study: Path, split: str = "test") -> Table:
 
     rows = headline(pd.read_csv(study / "metrics.csv"), split).reset_index()
     table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 1, 0, 0))
-    short = {"phase MS-SSIM": "phase\nMS-SSIM", "phase MS-SSIM (published convention)": "(publ.)", "phase RMSE (rad)": "phase\nRMSE", "amplitude SSIM": "amp.\nSSIM",
+    short = {"phase MS-SSIM": "phase\nMS-SSIM", "phase MS-SSIM (published convention)": "(publ.)", "phase RMSE (rad)": "phase\nRMSE", "times the limit": "x\nlimit", "amplitude SSIM": "amp.\nSSIM",
              "amplitude RMSE": "amp.\nRMSE", "FRC50 (1/px)": "FRC50", "seconds": "s", "± phase MS-SSIM": "±"}
     for name in rows.columns:
         table.add_column(short.get(name, name), justify="left" if name in ("view", "method") else "right", no_wrap=True)

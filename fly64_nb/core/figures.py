@@ -175,14 +175,16 @@ def show_patches(truth: np.ndarray, predicted: np.ndarray, light: np.ndarray, ti
     return fig
 
 
-def show_object(obj: np.ndarray, origin: tuple[int, int], title: str) -> Figure:
-    """Amplitude and phase of an object, its mean phase set to zero."""
+def show_object(obj: np.ndarray, origin: tuple[int, int], title: str, pixel_size_m: float | None = None) -> Figure:
+    """Amplitude and phase of an object, its mean phase set to zero; scale bars in pixels where the pixel size (m) is not known."""
     phase = np.angle(obj * np.exp(-1j * np.angle(obj.mean())))
     (h, w), stacked = obj.shape, obj.shape[1] > 2 * obj.shape[0]
     size = (11, 2 * (10 * h / w + 0.7)) if stacked else (12, max(3.0, 4.6 * h / w + 0.9))
     fig, axes = plt.subplots(*((2, 1) if stacked else (1, 2)), figsize=size, layout="constrained")
     show_image(axes[0], np.abs(obj), "amplitude", "transmission", AMPLITUDE, robust_limits(np.abs(obj)), origin)
     show_image(axes[1], phase, "phase", "phase (rad)", PHASE, robust_limits(phase), origin)
+    for ax in axes:
+        add_scale_bar(ax, pixel_size_m)
     fig.suptitle(title)
     return fig
 
@@ -205,13 +207,15 @@ def _annotated(ax: Axes, values: np.ndarray, low: float, high: float, cmap: str,
 
 # %% ../../nbs/core/figures.ipynb #624b4606
 def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, origin: tuple[int, int], title: str,
-                        lit: tuple[slice, slice]) -> Figure:
+                        lit: tuple[slice, slice], pixel_size_m: float | None = None) -> Figure:
     """Object, probe and loss of one reconstruction; colour limits from the lit part of the object.
 
     Parameters
     ----------
     lit : (slice, slice)
         Rows and columns of the canvas that the scan lit.
+    pixel_size_m : float, optional
+        For the scale bars, which are in pixels without it.
     """
     phase = np.angle(obj * np.exp(-1j * np.angle(obj[lit].mean())))
     fig, axes = plt.subplots(2, 3, figsize=(12, 6.6), layout="constrained", width_ratios=[1.3, 1.3, 1])
@@ -220,6 +224,8 @@ def show_reconstruction(obj: np.ndarray, probe: np.ndarray, loss: np.ndarray, or
     show_image(axes[1, 0], np.abs(probe), "probe amplitude", "sqrt(photons / px)", COUNTS)
     bright = np.abs(probe) > 0.03 * np.abs(probe).max()
     show_image(axes[1, 1], np.where(bright, np.angle(probe), np.nan), "probe phase where lit", "phase (rad)", WRAPPED, (-np.pi, np.pi))
+    for ax in axes[:, :2].flat:
+        add_scale_bar(ax, pixel_size_m)
     axes[0, 2].semilogy(np.arange(1, len(loss) + 1), loss, ".-")
     axes[0, 2].set(title="loss", xlabel="epoch", ylabel="mean squared amplitude error (photons)")
     axes[1, 2].axis("off")
