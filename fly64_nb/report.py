@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
 from .core.advice import Advice, in_short
-from .core.formats import file_digest, load_arrays, read_metadata
+from .core.formats import array_headers, file_digest, load_arrays, read_metadata
 from .core.jobs import Job
 from .core.pages import best_map_html, heatmaps_html, keep_picture, link, table_html
 from .core.site import downloads
@@ -86,7 +86,7 @@ def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
                 found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
     return found
 
-# %% ../nbs/07_report.ipynb #9935a0fc
+# %% ../nbs/07_report.ipynb #0700a952
 def _condition_jobs(design: StudyDesign, dose: float, view: str, split: str, method: str) -> tuple[str, ...]:
     """Names of the jobs that a method's number on a condition comes from, the last first."""
     folder = dose_folder(dose)
@@ -114,32 +114,33 @@ def left_out(study: str | Path) -> list[str]:
     several = len(read_study(study)["design"].seeds) > 1
     return [line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()]
 
-# %% ../nbs/07_report.ipynb #887f1dee
-def notebook_links(design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
-    """Seed and page of a job's executed notebook, one for each seed."""
-    roots = study_roots("", design)
-    return [(str(seed), (roots[seed] / "notebooks" / f"{name}.html").as_posix()) for seed in seeds]
+# %% ../nbs/07_report.ipynb #4dd85838
+def notebook_links(study: str | Path, design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
+    """Seed and page of a job's executed notebook, one for each seed whose notebook is there; without a study (``""``) for all."""
+    pages = [(str(seed), root / "notebooks" / f"{name}.html") for seed, root in study_roots("", design).items() if seed in seeds]
+    return [(seed, page.as_posix()) for seed, page in pages if not study or (Path(study) / page.with_suffix(".ipynb")).is_file()]
 
 
-def headline_html(table: pd.DataFrame, design: StudyDesign, split: str = "test") -> Markup:
+def headline_html(table: pd.DataFrame, study: str | Path, design: StudyDesign, split: str = "test") -> Markup:
     """Headline table: numbers lead to the comparison, the method to its reconstruction or training; with several seeds there are links to those of each."""
     rows = []
     for condition, row in headline(table, split).iterrows():
         dose, view, method = condition
         here = (table["dose"] == dose) & (table["view"] == view) & (table["method"] == method) & (table["split"] == split)
         seeds = sorted(set(table.loc[here, "seed"]))
-        compared, made, _ = (notebook_links(design, seeds, name) for name in _condition_jobs(design, dose, view, split, method))
+        compared, made, _ = (notebook_links(study, design, seeds, name) for name in _condition_jobs(design, dose, view, split, method))
         spread = row.pop("± phase MS-SSIM") if "± phase MS-SSIM" in row else np.nan
-        cells = {"dose": f"{dose:g}", "view": view, "method": link(method, made[0][1])}
+        first = lambda text, links: link(text, links[0][1]) if links else text
+        cells = {"dose": f"{dose:g}", "view": view, "method": first(method, made)}
         for name, value in row.items():
             text = f"{value:.0f}" if name == "seeds" else f"{value:.4g}" + (f" ± {spread:.2g}" if name == "phase MS-SSIM" and np.isfinite(spread) else "")
-            cells[name] = None if not np.isfinite(value) else link(text, (made if name == "seconds" else compared)[0][1])
+            cells[name] = first(text, made if name == "seconds" else compared) if np.isfinite(value) else None
         if len(design.seeds) > 1:
-            cells["evidence by seed"] = Markup(", ").join(Markup("{} {}").format(link(seed, page), link("made", other)) for (seed, page), (_, other) in zip(compared, made))
+            cells |= {name: Markup(" ").join(link(seed, page) for seed, page in links) for name, links in (("compared", compared), ("made", made))}
         rows.append(cells)
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
-# %% ../nbs/07_report.ipynb #9969bfd0
+# %% ../nbs/07_report.ipynb #ca88f855
 HEATMAPS = (("ms_ssim", "phase", "phase MS-SSIM", (0, 1), "viridis"), ("rmse", "phase", "phase RMSE (rad)", None, "viridis_r"),
             ("ssim", "amplitude", "amplitude SSIM", (0, 1), "viridis"), ("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), "viridis"))
 IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae", "phase", "phase MAE (rad)", None, "viridis_r"),
@@ -168,8 +169,8 @@ def by_method(table: pd.DataFrame, metric: str, channel: str, split: str) -> tup
     return {m: pivot(table, metric, channel, m, split) for m in methods}, spreads
 
 
-def metric_heatmaps(table: pd.DataFrame, design: StudyDesign, metric: str, channel: str, label: str, limits: tuple[float, float] | None, cmap: str, split: str,
-                    why_missing: Callable[[float, str, str], str]) -> Markup:
+def metric_heatmaps(table: pd.DataFrame, study: str | Path, design: StudyDesign, metric: str, channel: str, label: str,
+                    limits: tuple[float, float] | None, cmap: str, split: str, why_missing: Callable[[float, str, str], str]) -> Markup:
     """Heatmaps of one metric by method, every number linked to the comparison that measured it; nothing where the metric was never measured."""
     means, spreads = by_method(table, metric, channel, split)
     if not any(t.notna().any(axis=None) for t in means.values()):
@@ -177,10 +178,10 @@ def metric_heatmaps(table: pd.DataFrame, design: StudyDesign, metric: str, chann
     measured = table[(table["metric"] == metric) & (table["channel"] == channel) & (table["split"] == split)]
     seeds = {key: sorted(rows) for key, rows in measured.groupby(["dose", "view", "method"])["seed"]}
     shape = {m: t.reindex(index=design.doses, columns=design.views) for m, t in means.items()}
-    cell_links = lambda dose, view, method: notebook_links(design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
+    cell_links = lambda dose, view, method: notebook_links(study, design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
     return heatmaps_html(shape, f"{label}, {split} split", limits, cmap, cell_links, why_missing, spreads)
 
-# %% ../nbs/07_report.ipynb #751afeec
+# %% ../nbs/07_report.ipynb #0e7df17a
 def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     """What a wanted quality takes, as two tables: the dose by method and view, and the overlap by method and dose."""
     about = {"about": "", "at most": "≤ ", "more than": "> "}
@@ -198,7 +199,7 @@ def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
             table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
 
-# %% ../nbs/07_report.ipynb #ccc6e1d3
+# %% ../nbs/07_report.ipynb #f5c11156
 def evidence_html(study: str | Path) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
     study = Path(study)
@@ -249,7 +250,7 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
                          "between groups": r.get("group_to_group"), "skipped": r.get("skipped", "")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_report.ipynb #06d166fe
+# %% ../nbs/07_report.ipynb #95e87db0
 def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
     """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     from fly64_nb.core import figures
@@ -279,11 +280,11 @@ def pixel_size(study: str | Path) -> float | None:
     path = Path(study) / "base.npz"
     return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m") if path.is_file() else None
 
-# %% ../nbs/07_report.ipynb #b3d633de
+# %% ../nbs/07_report.ipynb #ea0e5be6
 def field_photons(study: str | Path, design: StudyDesign, dose: float, split: str) -> dict[str, np.ndarray]:
     """Photons through each pixel of the compared field by view, as far as comparisons were made."""
     paths = {view: comparison_dir(study, dose, view, split) / "aligned.npz" for view in design.views}
-    return {view: load_arrays(path, ["photons"])["photons"] for view, path in paths.items() if path.is_file()}
+    return {view: load_arrays(path, ["photons"])["photons"] for view, path in paths.items() if path.is_file() and "photons" in array_headers(path)}
 
 
 def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dict[str, np.ndarray], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
@@ -301,7 +302,7 @@ def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dic
             positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in scans.items()}
     return photons, positions
 
-# %% ../nbs/07_report.ipynb #a6f299f4
+# %% ../nbs/07_report.ipynb #ffbef191
 def learning_curves(study: str | Path, design: StudyDesign, method: str):
     """Figure of a network's losses over epochs by dose and view, its chosen epoch marked; None if none was trained."""
     from fly64_nb.core import figures
@@ -333,7 +334,7 @@ def convergence(study: str | Path, design: StudyDesign):
     if curves:
         return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, "LSQML: loss over epochs by dose and view; ring: the epoch that is kept", "loss")
 
-# %% ../nbs/07_report.ipynb #18b0e8c2
+# %% ../nbs/07_report.ipynb #70a9ab6d
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)
