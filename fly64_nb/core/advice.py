@@ -132,7 +132,7 @@ def find_crossing(x: np.ndarray, deficit: np.ndarray) -> Crossing:
     at = a - float(f[i]) / slope
     slopes = np.diff(f) / np.diff(x)
     curvature = np.abs(np.diff(slopes) / (x[2:] - x[:-2]))[max(i - 1, 0):i + 1]          # at the inner points among the gap's two ends
-    error = float(curvature.max()) * (at - a) * (b - at) / abs(slope) if len(curvature) else np.inf
+    error = float(curvature.max()) * (b - a) ** 2 / 4 / abs(slope) if len(curvature) else np.inf
     return Crossing("about", at, max(a, at - error), min(b, at + error), (a, b), monotone)
 
 # %% ../../nbs/core/advice.ipynb #a5bd8b5b
@@ -412,6 +412,7 @@ def show_advice(advice: Advice) -> Figure:
         rows, columns = np.nonzero(~z.mask if np.ma.is_masked(z) else np.ones(z.shape, bool))
         dots = ax.scatter(x[columns], np.array(y)[rows], c=z[rows, columns], cmap=cmap, vmin=levels[0], vmax=levels[-1], edgecolors="k", zorder=3)
         ax.set(title=method, xlabel="dose (photons per exposure)", facecolor="0.9")
+        ax.use_sticky_edges = False                                         # a dot on the rim is a dot, not half of one
         ax.margins(0.06)
         ax.set_xticks(x, [in_short(dose) for dose in grid.columns])
     axes[0, 0].set_ylabel("measured overlap")
