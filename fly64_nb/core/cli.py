@@ -550,8 +550,8 @@ def advice_tables(advice: Any) -> list[Table]:
     """An `Advice` for the terminal: the dose of each method and view, and the overlap of each method and dose."""
     from fly64_nb.core.advice import in_short
 
-    sign = {"about": "", "at most": "<= ", "more than": "> "}
-    light = lambda row: sign[row.relation] + in_short(row.photons_per_pixel) if row.photons_per_pixel > 0 else "unknown"
+    sign = {"about": "", "at most": "<= ", "more than": "> ", "lost": "lost: "}
+    light = lambda row: sign[row.relation].removeprefix("lost: ") + in_short(row.photons_per_pixel) if row.photons_per_pixel > 0 else "unknown"
     doses = Table(title=f"Dose for {advice.wanted}, {advice.split} split, cheapest first", box=None, padding=(0, 1, 0, 0))
     overlaps = Table(title=f"Overlap for {advice.wanted}, {advice.split} split", box=None, padding=(0, 1, 0, 0))
     for name in ("method", "view", "overlap", "dose", "known to", "simulated", "photons\nper px"):
@@ -572,8 +572,8 @@ def advise(study: Study, phase_rmse: PhaseRmse = 0, resolution_px: ResolutionPx 
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
     Give exactly one of --phase-rmse, --resolution-px and --resolution-nm. Nothing is extrapolated: <= is the lowest dose or overlap that was
-    simulated, > the highest. "known to" holds the uncertainty of the interpolation and, with several seeds, of the noise (95 %); "simulated" are
-    the neighbouring conditions that were really run: the first does not reach it, the second does.
+    simulated, > the highest; "lost" reached it, but not with more. "known to" holds the uncertainty of the interpolation and, with several seeds,
+    of the noise (95 %); "simulated" are the neighbouring conditions that were really run: the first does not reach it, the second does.
     """
     from fly64_nb.core.advice import advise_study, in_short
     from fly64_nb.core.limits import photons_for_phase
