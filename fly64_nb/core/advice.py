@@ -101,13 +101,13 @@ class Crossing:
     Attributes
     ----------
     relation : str
-        ``"about"``; ``"at most"``: at the first point already; ``"more than"``: not at the last point.
+        ``"about"``; ``"at most"``: at the first point already; ``"more than"``: at no point; ``"lost"``: at some point, but not at the last.
     at : float
-        Place, interpolated; the first or the last point where nothing can be interpolated.
+        Place, interpolated; the first or the last point where nothing can be interpolated; of what is lost, the last point that met it.
     low, high : float
         Interval that it is known to; infinite where it is open.
     bracket : (float, float)
-        Neighbouring points of which the first misses and the second does not.
+        Neighbouring points of which the first misses and the second does not; of what is lost, the last that met it and the next.
     monotone : bool
         False where an earlier point met it as well.
     """
@@ -126,13 +126,16 @@ def find_crossing(x: np.ndarray, deficit: np.ndarray) -> Crossing:
     if not missed:
         return Crossing("at most", float(x[0]), -np.inf, float(x[0]), (-np.inf, float(x[0])))
     i, monotone = missed[-1], len(missed) == missed[-1] + 1
+    if i == len(x) - 1 and not monotone:
+        met = int(np.flatnonzero(f <= 0)[-1])
+        return Crossing("lost", float(x[met]), -np.inf, np.inf, (float(x[met]), float(x[met + 1])), False)
     if i == len(x) - 1:
-        return Crossing("more than", float(x[-1]), float(x[-1]), np.inf, (float(x[-1]), np.inf), monotone)
+        return Crossing("more than", float(x[-1]), float(x[-1]), np.inf, (float(x[-1]), np.inf))
     a, b, slope = float(x[i]), float(x[i + 1]), float((f[i + 1] - f[i]) / (x[i + 1] - x[i]))
     at = a - float(f[i]) / slope
     slopes = np.diff(f) / np.diff(x)
     curvature = np.abs(np.diff(slopes) / (x[2:] - x[:-2]))[max(i - 1, 0):i + 1]          # at the inner points among the gap's two ends
-    error = float(curvature.max()) * (at - a) * (b - at) / abs(slope) if len(curvature) else np.inf
+    error = float(curvature.max()) * (b - a) ** 2 / 4 / abs(slope) if len(curvature) else np.inf
     return Crossing("about", at, max(a, at - error), min(b, at + error), (a, b), monotone)
 
 # %% ../../nbs/core/advice.ipynb #a5bd8b5b
@@ -149,7 +152,7 @@ def with_noise(mean: Crossing, own: Sequence[Crossing], ends: tuple[float, float
     elif mean.relation == "more than":
         low = min(low, places.min())
     return replace(mean, low=-np.inf if "at most" in relations or low < ends[0] else float(low),
-                   high=np.inf if "more than" in relations or high > ends[1] else float(high))
+                   high=np.inf if {"more than", "lost"} & relations or high > ends[1] else float(high))
 
 
 def needed(curves: pd.DataFrame) -> Crossing:
@@ -220,11 +223,13 @@ def said_dose(row: Mapping, wanted: Wanted) -> str:
     where = f"{row['method']}, {row['view']}" + (f" (overlap {row['overlap']:.2f})" if np.isfinite(row["overlap"]) else "")
     dose, known = f"{in_short(row['dose'])} photons per exposure", np.isfinite(row["photons_per_pixel"])
     cost = f", {'at most ' * (row['relation'] == 'at most')}{in_short(row['photons_per_pixel'])} photons per pixel" if known else ""
-    notes = [] if row["monotone"] else ["met at a lower dose as well, but not at all above it"]
+    notes = [] if row["monotone"] or row["relation"] == "lost" else ["met at a lower dose as well, but not at all above it"]
     notes += [] if row["seeds"] > 1 else ["one seed, its noise unknown"]
+    best = f"best {wanted.said(row['best'])} at {in_short(row['best_dose'])}"
     if row["relation"] == "more than":
-        best = f"best {wanted.said(row['best'])} at {in_short(row['best_dose'])}"
         return f"{where}: not reached up to {dose} ({'; '.join([best, *notes])})"
+    if row["relation"] == "lost":
+        return f"{where}: reached at {dose}, but lost again above ({'; '.join([best, *notes])})"
     if row["relation"] == "at most":
         return f"{where}: already at {dose} ({'; '.join(['the lowest simulated', *notes])}){cost}"
     simulated = f"simulated: {in_short(row['bracket_low'])} is not enough, {in_short(row['bracket_high'])} is"
@@ -254,7 +259,7 @@ def advise(table: pd.DataFrame, *, phase_rmse: float | None = None, frc: float |
     Returns
     -------
     DataFrame
-        A row a method and view: ``relation`` (about, at most, more than), ``dose`` (photons per exposure), the interval ``low`` to ``high``
+        A row a method and view: ``relation`` (see `Crossing`), ``dose`` (photons per exposure), the interval ``low`` to ``high``
         (0 or infinite where it is open), the simulated doses around it, ``photons_per_pixel`` that fall on the sample at that dose, number
         of ``seeds``, the ``best`` value and its dose, whether the curve is ``monotone`` there, and all that ``said`` in a sentence.
 
@@ -279,7 +284,7 @@ def advise(table: pd.DataFrame, *, phase_rmse: float | None = None, frc: float |
             rows.append({**row, "said": said_dose(row, wanted)})
     found = pd.DataFrame(rows, columns=DOSE_COLUMNS)
     cost = found["photons_per_pixel"] if found["photons_per_pixel"].notna().all() else found["dose"]
-    return found.iloc[np.lexsort([cost, found["relation"] == "more than"])].reset_index(drop=True)
+    return found.iloc[np.lexsort([cost, found["relation"].isin(["more than", "lost"])])].reset_index(drop=True)
 
 # %% ../../nbs/core/advice.ipynb #e7cb07f7
 OVERLAP_COLUMNS = ["method", "dose", "relation", "overlap", "low", "high", "bracket_low", "bracket_high", "photons_per_pixel", "seeds", "best", "best_overlap",
@@ -289,8 +294,10 @@ OVERLAP_COLUMNS = ["method", "dose", "relation", "overlap", "low", "high", "brac
 def said_overlap(row: Mapping, wanted: Wanted) -> str:
     """What a row of `advise_overlap` says, as a sentence."""
     where, notes = f"{row['method']} at {in_short(row['dose'])} photons per exposure", [] if row["seeds"] > 1 else ["one seed, its noise unknown"]
+    best = f"best {wanted.said(row['best'])} at {row['best_overlap']:.2f}"
+    if row["relation"] == "lost":
+        return f"{where}: reached at an overlap of {row['overlap']:.2f}, but lost again above ({'; '.join([best, *notes])})"
     if row["relation"] == "more than":
-        best = f"best {wanted.said(row['best'])} at {row['best_overlap']:.2f}"
         return f"{where}: not reached up to an overlap of {row['overlap']:.2f} ({'; '.join([best, *notes])})"
     if row["relation"] == "at most":
         return f"{where}: already at an overlap of {row['overlap']:.2f} ({'; '.join(['the lowest simulated', *notes])})"
@@ -348,9 +355,9 @@ class Advice:
     def cheapest(self) -> str:
         """The answer in one sentence: the condition that costs the sample least, or that there is none."""
         first = self.doses.iloc[0]
-        if first["relation"] == "more than":
+        if first["relation"] in ("more than", "lost"):
             nearest = self.doses.sort_values("best", ascending=self.wanted.lower).iloc[0]
-            return (f"Not reached: no method gets to {self.wanted} up to {in_short(self.doses['dose'].max())} photons per exposure; nearest is "
+            return (f"Not reached: no method gets to {self.wanted} and keeps it up to {in_short(self.doses['dose'].max())} photons per exposure; nearest is "
                     f"{nearest['method']} with {self.wanted.said(nearest['best'])} ({nearest['view']}, {in_short(nearest['best_dose'])} photons per exposure)")
         most, known = ("at most " if first["relation"] == "at most" else ""), np.isfinite(first["photons_per_pixel"])
         where = f"overlap {first['overlap']:.2f} ({first['view']})" if np.isfinite(first["overlap"]) else first["view"]
@@ -361,7 +368,7 @@ class Advice:
 
     def _rivals(self, first: pd.Series, known: bool) -> str:
         """What cannot be told apart from the cheapest: intervals of the cost overlap."""
-        others = self.doses.iloc[1:].query("relation != 'more than'")
+        others = self.doses.iloc[1:].query("relation not in ('more than', 'lost')")
         price = lambda row, column: row[column] * (row["photons_per_pixel"] / row["dose"] if known else 1)
         near = [f"{row['method']} {row['view']}" for _, row in others.iterrows() if price(row, "low") <= price(first, "high")]
         return f"; not told apart from it: {', '.join(near[:3])}{f' and {len(near) - 3} more' if len(near) > 3 else ''}" if near else ""
@@ -412,6 +419,7 @@ def show_advice(advice: Advice) -> Figure:
         rows, columns = np.nonzero(~z.mask if np.ma.is_masked(z) else np.ones(z.shape, bool))
         dots = ax.scatter(x[columns], np.array(y)[rows], c=z[rows, columns], cmap=cmap, vmin=levels[0], vmax=levels[-1], edgecolors="k", zorder=3)
         ax.set(title=method, xlabel="dose (photons per exposure)", facecolor="0.9")
+        ax.use_sticky_edges = False                                         # a dot on the rim is a dot, not half of one
         ax.margins(0.06)
         ax.set_xticks(x, [in_short(dose) for dose in grid.columns])
     axes[0, 0].set_ylabel("measured overlap")
