@@ -203,6 +203,8 @@ def why_missing(self: Study, job: Job) -> str:
     result = recorded_result(job)
     if result and result.status == "failed":
         return f"failed with return code {result.returncode}: {result.detail} (log {job.log_path})"
+    if result and result.status == "done":
+        return f"its job {job.title} is done, but what was asked for is not there; `fly64 run {self.path}` makes it"
     for row in _rows(job.study / job.phase / "skip_summary.json"):
         if row.get("name") == job.title:
             return f"{row.get('status', 'left out')}: {row['reason']}"
