@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 __all__ = ['CHANNELS', 'arrange', 'channel_of', 'channel_limits', 'draw_panels', 'add_scale_bar', 'metrics_html', 'log_html',
            'link_html', 'describe_window', 'describe_panels', 'embed', 'choice', 'make_controls', 'Explorer', 'explore']
 
-# %% ../../nbs/core/explore.ipynb #63448995
-def arrange(panels: int, aspect: float, width: float, height: float) -> tuple[int, int, float]:
-    """Rows and columns of panels of an aspect (height over width) that fit a width and height in inches best, and the width of one."""
+# %% ../../nbs/core/explore.ipynb #3419a664
+def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
+    """Rows and columns in which panels of an aspect (height over width) are large in a width and height in inches, and the width of one."""
     fits = []
     for columns in range(1, panels + 1):
         rows = -(-panels // columns)
-        fits.append((min(width / columns, height / rows / aspect), -rows, columns))
-    side, rows, columns = max(fits)
-    return -rows, columns, side
+        side = min((width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows / aspect)
+        fits.append((side * 0.9**rows, rows, columns, side))
+    return max(fits)[1:]
 
 # %% ../../nbs/core/explore.ipynb #a162428d
 CHANNELS = {"phase": ("phase (rad)", PHASE), "amplitude": ("transmission", AMPLITUDE),
@@ -76,30 +76,37 @@ def draw_panels(figure: Figure, images: Mapping[str, FieldImage], channel: str, 
         The panels, by default all of `images`.
     """
     names = list(images if shown is None else shown)
-    image = images["truth"]
-    h, w = image.image.shape
-    width = figure.get_size_inches()[0]
-    rows, columns, side = arrange(len(names), (h + 0.13 * w) / w, width - 1.9, 8.0)
+    plain = channel.removesuffix(" error")
+    bars = [channel] if plain == channel else [channel, plain]
+    (h, w), width, gap = images["truth"].image.shape, figure.get_size_inches()[0], 0.3
+    left, right, top, bottom = 1.0, 0.1 + 0.85 * len(bars), 0.3, 0.55           # inches: for toolbar, labels and colour bars
+    rows, columns, side = arrange(len(names), h / w, width - left - right, 6.0, gap)
+    across, down = columns * side + (columns - 1) * gap, rows * side * h / w + (rows - 1) * gap
+    height = down + top + bottom
     figure.clear()
-    figure.set_size_inches(width, rows * (side * h / w + 0.45) + 0.35)
-    figure.set_layout_engine("compressed")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    limits, (unit, cmap) = channel_limits(images, channel), CHANNELS[channel]
-    for ax, name in zip(axes, names):
-        own = channel.removesuffix(" error") if name == "truth" else channel
-        shade = ax.imshow(channel_of(images[name], channel), extent=image.extent, cmap=CHANNELS[own][1], interpolation="nearest")
-        shade.set_clim(limits if own == channel else channel_limits(images, own))
-        ax.set_title(f"{name} ({own})" if name == "truth" else name, fontweight="bold" if name == chosen else "normal", fontsize="medium")
-        if name in ("truth", names[-1]) and (own != channel or name == names[-1]):
-            bar = figure.colorbar(shade, ax=ax if own != channel else list(axes), fraction=0.05, aspect=30 if own == channel else 20)
-            bar.set_label(CHANNELS[own][0], fontsize="small")
+    if not np.isclose(height, figure.get_size_inches()[1]):           # a canvas that is told its size starts anew, which flickers
+        figure.set_size_inches(width, height)
+    grid = figure.add_gridspec(rows, columns, left=left / width, right=(left + across) / width, bottom=bottom / height, top=1 - top / height,
+                               wspace=gap / side, hspace=gap / (side * h / w))
+    axes = list(grid.subplots(sharex=True, sharey=True, squeeze=False).ravel())
     for ax in axes[len(names):]:
         ax.set_axis_off()
-    figure.supxlabel("x (px)", fontsize="medium"), figure.supylabel("y (px)", fontsize="medium")
-    add_scale_bar(axes[0], image.pixel_size_m)
-    return list(axes[:len(names)])
+    shades = {}
+    for ax, name in zip(axes, names):
+        own = plain if name == "truth" else channel
+        low, high = channel_limits(images, own)
+        shades[own] = ax.imshow(channel_of(images[name], own), extent=images[name].extent, cmap=CHANNELS[own][1], vmin=low, vmax=high, interpolation="nearest")
+        ax.set_title(f"truth: {plain}" if name == "truth" else name, fontweight="bold" if name == chosen else "normal", fontsize="medium")
+    for number, own in enumerate(b for b in bars if b in shades):
+        place = figure.add_axes(((left + across + 0.15 + 0.85 * number) / width, bottom / height, 0.13 / width, down / height))
+        figure.colorbar(shades[own], cax=place).set_label(CHANNELS[own][0], fontsize="small")
+    for ax in axes[:len(names)]:
+        spec = ax.get_subplotspec()
+        ax.set(xlabel="x (px)" if spec.is_last_row() else "", ylabel="y (px)" if spec.is_first_col() else "")
+    add_scale_bar(axes[0], images["truth"].pixel_size_m)
+    return axes[:len(names)]
 
-
+# %% ../../nbs/core/explore.ipynb #58564654
 def add_scale_bar(ax: Axes, pixel_size_m: float | None) -> None:
     """A scale bar that follows the zoom: in metres (nm, µm) where the pixel size is known, else in pixels."""
     from matplotlib_scalebar.scalebar import ScaleBar
@@ -107,12 +114,15 @@ def add_scale_bar(ax: Axes, pixel_size_m: float | None) -> None:
     unit = {"dx": pixel_size_m, "units": "m"} if pixel_size_m else {"dx": 1, "units": "px", "dimension": "pixel-length"}
     ax.add_artist(ScaleBar(**unit, location="lower left", length_fraction=0.3, box_alpha=0.7, font_properties={"size": "small"}))
 
-# %% ../../nbs/core/explore.ipynb #e1f3b928
+# %% ../../nbs/core/explore.ipynb #07bbbed2
 def metrics_html(table: pd.DataFrame, chosen: str, caption: str) -> str:
     """The metrics of a condition as an HTML table that scrolls by itself: a row a metric, a column a method, the chosen one marked."""
-    rows = table.rename(columns={chosen: f"▸ {chosen}"}).rename_axis(columns=None).to_html(float_format="{:.4g}".format, na_rep="missing", border=0)
-    return (f"<p>{html.escape(caption)}</p><div tabindex='0' role='region' aria-label='metrics of this condition' "
-            f"style='max-height:26em;overflow:auto;line-height:1.4'>{rows}</div>")
+    flat = table.rename(columns={chosen: f"▸ {chosen}"}).set_axis([" ".join(row) for row in table.index]).rename_axis(columns="metric")
+    rows = flat.to_html(float_format="{:.4g}".format, na_rep="missing", border=0, justify="right", classes="fly64")
+    look = ("<style>.fly64 {white-space:nowrap; border-spacing:0} .fly64 th, .fly64 td {padding:0 .3em} .fly64 td {text-align:right} "
+            ".fly64 tbody th {font-weight:normal; text-align:left}</style>")
+    return (f"{look}<p>{html.escape(caption)}</p><div tabindex='0' role='region' aria-label='metrics of this condition' "
+            f"style='max-height:36em;overflow:auto;line-height:1.4;font-size:.8em'>{rows}</div>")
 
 
 def log_html(text: str, title: str, longest: int = 40_000) -> str:
@@ -128,7 +138,7 @@ def link_html(title: str, path: Path) -> str:
 
     return f"<a href='{quote(Path(os.path.relpath(path)).as_posix())}'>{html.escape(title)}</a> <code>{html.escape(str(path))}</code>"
 
-# %% ../../nbs/core/explore.ipynb #4e66d8da
+# %% ../../nbs/core/explore.ipynb #54dc8dd4
 def describe_window(window: tuple[float, float, float, float]) -> str:
     """Left, right, bottom and top of what is shown, in words."""
     left, right, bottom, top = window
@@ -140,7 +150,7 @@ def describe_panels(names: Sequence[str], channel: str, condition: str, limits: 
     return (f"{channel} of {', '.join(names)} ({condition}); {describe_window(window)}; colours from {limits[0]:.3g} to {limits[1]:.3g}"
             + (" rad" if channel.startswith("phase") else ""))
 
-# %% ../../nbs/core/explore.ipynb #b9bf7f4d
+# %% ../../nbs/core/explore.ipynb #264af4c6
 def embed(figure: Figure) -> Any:
     """ipympl's canvas of a figure, a widget with a toolbar for zoom and pan; pyplot and the notebook's backend are left alone."""
     from unittest import mock
@@ -170,7 +180,7 @@ def make_controls(study: Study) -> dict[str, widgets.Dropdown]:
             "job": choice("log of", [("the method", "method"), ("comparison", "G"), ("overlap view", "D"), ("datasets", "C")],
                           "whose log and notebook are shown")}
 
-# %% ../../nbs/core/explore.ipynb #faf7fe18
+# %% ../../nbs/core/explore.ipynb #b3c8186a
 class Explorer(widgets.VBox):
     """The panel that `explore` shows.
 
@@ -187,7 +197,7 @@ class Explorer(widgets.VBox):
         What a zoom has chosen in object pixels; None: everything.
     """
 
-    def __init__(self, study: Study, width: float = 9.0):
+    def __init__(self, study: Study, width: float = 6.8):
         self.study, self.window, self.images, self.panels = study, None, {}, []
         self.controls = make_controls(study)
         self.figure = Figure(figsize=(width, 4))
@@ -197,6 +207,7 @@ class Explorer(widgets.VBox):
         wrap = {"flex_flow": "row wrap", "width": "100%"}
         shown = [c for name, c in self.controls.items() if name != "job" and (name != "seed" or len(study.design.seeds) > 1)]
         picture = widgets.VBox([self.canvas, self.words], layout={"flex": "0 1 auto", "max_width": "100%", "overflow": "auto"})
+        self.words.layout = {"width": "0", "min_width": "100%"}              # wraps below the picture instead of widening it
         self.metrics.layout = {"flex": "1 1 18em", "min_width": "16em"}
         super().__init__([widgets.HBox(shown, layout=wrap), self.message, widgets.HBox([picture, self.metrics], layout=wrap),
                           widgets.HBox([self.controls["job"], self.links], layout=wrap), self.log_box])
@@ -212,7 +223,7 @@ class Explorer(widgets.VBox):
         dose, view, split = self._asked()
         return f"dose {dose:g}, {view}, {split}" + (f", seed {self.controls['seed'].value}" if len(self.study.design.seeds) > 1 else "")
 
-# %% ../../nbs/core/explore.ipynb #8347230c
+# %% ../../nbs/core/explore.ipynb #8fb8a92e
 @patch
 def _show(self: Explorer, *_: Any) -> None:
     """Show what the controls ask for, or say why it is not there."""
@@ -260,11 +271,11 @@ def _note_window(self: Explorer, ax: Axes) -> None:
     """Keep what a zoom has chosen, and say it."""
     shown = (*ax.get_xlim(), *ax.get_ylim())
     self.window = None if np.allclose(shown, self.images["truth"].extent) else shown
-    channel, names = self.controls["channel"].value, [a.get_title() for a in self.panels]
+    channel, names = self.controls["channel"].value, [a.get_title().partition(":")[0] for a in self.panels]
     said = describe_panels(names, channel, self._said(), channel_limits(self.images, channel), shown)
     self.words.value = f"<p role='status' style='margin:.3em;line-height:1.4'>{html.escape(said)}</p>"
 
-# %% ../../nbs/core/explore.ipynb #69fd16bf
+# %% ../../nbs/core/explore.ipynb #3158fddd
 @patch
 def _show_job(self: Explorer, *_: Any) -> None:
     """Show log and executed notebook of the job that is asked for."""
@@ -283,7 +294,7 @@ def _show_job(self: Explorer, *_: Any) -> None:
     self.log_box.value = log_html(text, f"log of {job.title}")
 
 
-def explore(study: Study | str | Path, width: float = 9.0) -> Explorer:
+def explore(study: Study | str | Path, width: float = 6.8) -> Explorer:
     """A panel for JupyterLab that shows a study's reconstructions beside the truth, with linked zoom, metrics, logs and notebooks.
 
     Parameters
