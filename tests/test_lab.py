@@ -185,7 +185,7 @@ def test_a_person_explores_a_study(browser, lab, study, tmp_path):
 
 def test_what_was_not_made_says_why(browser, lab):
     """A study in progress: another dose keeps the zoom, and a condition that is not there takes nothing with it."""
-    address, root = lab
+    _, root = lab
     table = pd.read_csv(root / "example/phase_g/dose_1000/sparse/test/metrics.csv")
     book = Notebook(browser, lab, "progress", "import fly64_nb as fly64\nfly64.explore('example')")
     book.run(0)

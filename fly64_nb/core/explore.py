@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from ..comparison import METHOD_ORDER
 from .figures import AMPLITUDE, ERROR, PHASE, robust_limits
 from .formats import FormatError
-from .study import FieldImage, NotMadeError, Study, example_study, open_study
+from .study import FieldImage, NotMadeError, Study, open_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def draw_panels(figure: Figure, images: Mapping[str, FieldImage], channel: str, 
     bars = [channel] if plain == channel else [channel, plain]
     (h, w), width, gap = images["truth"].image.shape, figure.get_size_inches()[0], 0.3
     left, right, top, bottom = 1.0, 0.1 + 0.85 * len(bars), 0.3, 0.55           # inches: for toolbar, labels and colour bars
-    rows, columns, side = arrange(len(names), h / w, width - left - right, 6.0, gap)
+    rows, columns, side = arrange(len(names), h / w, width - left - right, 0.7 * width, gap)
     across, down = columns * side + (columns - 1) * gap, rows * side * h / w + (rows - 1) * gap
     height = down + top + bottom
     figure.clear()
@@ -284,12 +284,12 @@ def _show_job(self: Explorer, *_: Any) -> None:
     job = self.study.job(*self._asked(), of, seed)
     try:
         link = link_html(f"executed notebook of {job.title}", self.study.notebook(*self._asked(), of, seed))
-    except NotMadeError as reason:
+    except (NotMadeError, FormatError) as reason:
         link = html.escape(str(reason))
     self.links.outputs = ({"output_type": "display_data", "data": {"text/html": link}, "metadata": {}},)
     try:
         text = self.study.log(*self._asked(), of, seed)
-    except NotMadeError as reason:
+    except (NotMadeError, FormatError) as reason:
         text = str(reason)
     self.log_box.value = log_html(text, f"log of {job.title}")
 

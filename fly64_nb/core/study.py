@@ -27,7 +27,6 @@ from .jobs import Job, recorded_result, write_log
 from .plan import root_jobs
 from .watch import running_jobs
 from ..design import StudyDesign, build_design_job, dose_folder, freeze_study, get_study_design, make_base, read_study, replicate_design, study_roots
-from ..lsqml import reconstruction_dir
 from ..overlap import skipped_view, view_path
 from ..training import METHODS, checkpoint_path, training_jobs
 
@@ -298,7 +297,7 @@ def reconstructions(self: Study, dose: float, view: str, split: str, seed: int |
         raise NotMadeError(f"comparison of dose {dose:g}, {view}, {split}", self.why_missing(self.job(dose, view, split, "G", seed)))
     arrays = load_arrays(path)
     if missing := {"truth", "truth_phase", "_metadata"} - set(arrays):
-        raise FormatError(path, sorted(missing)[0], f"keys {sorted(arrays)}", "this key (a comparison)")
+        raise FormatError(path, min(missing), f"keys {sorted(arrays)}", "this key (a comparison)")
     truth, phase = arrays["truth"], arrays["truth_phase"]
     origin = tuple(read_metadata(path, arrays["_metadata"])["field"][:2])
     there = [m for m in METHOD_ORDER if m in arrays]
@@ -333,9 +332,12 @@ def table(self: Study, dose: float, view: str, split: str, seed: int | None = No
     path = comparison_dir(self.root(seed), dose, view, split) / "metrics.csv"
     if not path.is_file():
         raise NotMadeError(f"metrics of dose {dose:g}, {view}, {split}", self.why_missing(self.job(dose, view, split, "G", seed)))
-    rows = pd.read_csv(path)
+    try:
+        rows = pd.read_csv(path)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise FormatError(path, None, str(error), "a table of metrics") from None
     if missing := set(METRICS_COLUMNS) - set(rows):
-        raise FormatError(path, sorted(missing)[0], f"columns {list(rows)}", "this column")
+        raise FormatError(path, min(missing), f"columns {list(rows)}", "this column")
     wide = rows.pivot(index=["channel", "metric"], columns="method", values="value")
     order = list(dict.fromkeys(zip(rows["channel"], rows["metric"])))
     return wide.reindex(index=order, columns=[m for m in METHOD_ORDER if m in wide])
