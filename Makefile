@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= study
 
-.PHONY: study test bench lab readme clean
+.PHONY: study test chromium bench lab readme clean
 .DELETE_ON_ERROR:
 
 # installed again only when what is installed changes; a half-made environment has no stamp
@@ -24,8 +24,16 @@ study: $(VENV)/study.stamp
 	$(BIN)/fly64 run $(STUDY) --profile quick
 
 ## every test: the notebooks' own, and what no single notebook can show
-test: $(VENV)/dev.stamp
+test: $(VENV)/dev.stamp chromium
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+# some tests drive a browser; where there is none, Debian's is installed if that may be done
+chromium:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null; \
+	fi; \
+	command -v chromium > /dev/null || echo "no Chromium here (apt-get install chromium): the tests in a browser will be skipped"
 
 ## every benchmark in one table; BENCH="--full", "--gpu", "--only training", "--output table.md" go to the suite
 bench: $(VENV)/dev.stamp

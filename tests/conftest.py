@@ -1,10 +1,11 @@
-"""Fixtures that several tests share: one tiny study, run once, and the measured scan."""
+"""Fixtures that several tests share: one tiny study, run once, the measured scan, and a browser."""
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,32 @@ def star() -> Path:
             pytest.fail(f"{STAR} is missing and CI=true: the tests on the real scan must run")
         pytest.skip(f"the real scan {STAR} is not here")
     return STAR
+
+
+# no display, no sandbox (CI is root), and no word to the outside
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The system's Chromium or Chrome. Where there is none the tests in a browser are skipped, except in CI, where it must be."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        reason = "neither chromium, chromium-browser nor google-chrome is installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason} and CI=true: the tests in a browser must run")
+        pytest.skip(reason)
+    return Path(found)
+
+
+# playwright's loop runs in the main thread and lets no asyncio.run beside it, so it does not outlive the module
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator:
+    """A headless browser, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield running
+        running.close()
