@@ -397,4 +397,4 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
     write_npz(folder / "aligned.npz", arrays)
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=150)                 # twice a page's width
+            figure.savefig(temporary, dpi=110)                 # twice a page's width

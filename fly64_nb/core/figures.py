@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
 PAGE_WIDTH = 10.0           # inches; at 100 dpi as wide as a report's page
-METHOD_STYLE = {"PtychoPINN": {"color": "#0072b2", "marker": "o"}, "Baseline": {"color": "#e69f00", "marker": "s"}, "PtyChi": {"color": "#009e73", "marker": "^"}}
+METHOD_STYLE = {"PtychoPINN": {"color": "#0072b2", "marker": "o"}, "Baseline": {"color": "#e69f00", "marker": "s"},
+                "PtyChi": {"color": "#009e73", "marker": "^"}}
 SPLIT_COLOURS = {"train": "#0072b2", "test": "#d55e00"}
 
 # %% auto #0
@@ -61,17 +62,18 @@ def _said_of_panel(ax: Axes) -> str:
     """One panel in words; nothing for a colour bar or an empty panel."""
     if ax.get_label() == "<colorbar>" or not ax.axison or not ax.get_visible():
         return ""
-    said, title = [], ax.get_title() or ax.get_ylabel()
+    said, title = [], ax.get_label() or ax.get_title() or ax.get_ylabel()
     for image in ax.images:
         values = np.ma.masked_invalid(image.get_array()).compressed()
         unit = image.colorbar.ax.get_ylabel() if image.colorbar else ""
         if values.size:
-            said.append(f"image of {image.get_array().shape[0]} x {image.get_array().shape[1]}, {unit + ' ' if unit else ''}{values.min():.3g} to {values.max():.3g}")
+            h, w = image.get_array().shape[:2]
+            said.append(f"image of {h} x {w}, {unit + ' ' if unit else ''}{values.min():.3g} to {values.max():.3g}")
     for line in ax.lines:
         x, y = (np.asarray(v, float) for v in line.get_data())
         name, named = str(line.get_label()), not str(line.get_label()).startswith("_")
         if len(x) > 2 and named and np.isfinite(y).any():
-            said.append(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" if ax.get_xlabel() or ax.get_ylabel() else name)
+            said.append(f"{name} from {y[0]:.3g} to {y[-1]:.3g}")
     for bars in ax.containers:
         if str(bars.get_label())[:1] not in ("_", "") and hasattr(bars, "lines"):
             y = np.asarray(bars.lines[0].get_ydata(), float)
@@ -388,21 +390,23 @@ def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, 
             ax.errorbar(table.index, table[view], bars, ms=5, capsize=3, lw=1.3, label=name, **METHOD_STYLE.get(name, {"marker": "o"}))
         if limit is not None and view in limit:
             ax.plot(limit.index, limit[view], "k--", lw=1.2, label="shot-noise limit")
-        ax.set(title=view, xscale="log", yscale=yscale)
+        ax.set(title=view, xscale="log", yscale=yscale, xlabel="photons per exposure" if ax in axes[-1] else "")
         ax.grid(alpha=0.3, which="both" if yscale == "log" else "major")
     for ax in axes.flat[len(views):]:
         ax.axis("off")
-    fig.supxlabel("photons per exposure", fontsize="medium"), fig.supylabel(label, fontsize="medium")
+    fig.supylabel(label, fontsize="medium")
     fig.suptitle(title)
     handles = dict(zip(*axes[0, 0].get_legend_handles_labels()[::-1]))
-    fig.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=len(handles))
+    fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
     return fig
 
 # %% ../../nbs/core/figures.ipynb #8ed4554c
 def _panels(columns: int, rows: int, shape: tuple[int, int], widest: float = 3.2) -> tuple[Figure, np.ndarray]:
     """Figure with a grid of panels for images of a shape, no wider than the page."""
-    wide = min(widest, (PAGE_WIDTH - 1) / columns)
-    return plt.subplots(rows, columns, figsize=(wide * columns + 1, (wide * shape[0] / shape[1] + 0.25) * rows + 0.9), layout="constrained", squeeze=False)
+    beside = 1.5                                                # inches for names of rows and a colour bar
+    wide = min(widest, (PAGE_WIDTH - beside) / columns)
+    size = wide * columns + beside, (wide * shape[0] / shape[1] + 0.1) * rows + 0.7
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
 
 
 def show_gallery(images: Mapping[tuple[str, str], np.ndarray], rows: Sequence[str], columns: Sequence[str], title: str, label: str, cmap: str,
@@ -426,7 +430,7 @@ def show_gallery(images: Mapping[tuple[str, str], np.ndarray], rows: Sequence[st
     level = {"rotation": 0, "ha": "right", "va": "center"} if 0.1 * max(map(len, rows)) > 3 * h / w else {}      # a name longer than its row
     for (r, row), (c, name) in itertools.product(enumerate(rows), enumerate(columns)):
         ax, image = axes[r, c], images.get((row, name))
-        ax.set(xticks=[], yticks=[], title=name if r == 0 else "")
+        ax.set(xticks=[], yticks=[], title=name if r == 0 else "", label=f"{row}, {name}")
         ax.set_ylabel(row if c == 0 else "", **level)
         if image is None:
             ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
@@ -453,12 +457,12 @@ def show_photons(photons: Mapping[str, np.ndarray], title: str, pixel_size_m: fl
 
     fig, axes = _panels(len(photons), 2, next(iter(photons.values())).shape)
     rows = (("photons through a pixel", COUNTS, dict(photons)), ("least phase error (rad)", "viridis_r", {v: phase_limit(n) for v, n in photons.items()}))
-    for line, (label, cmap, maps) in zip(axes, rows):
+    for row, (line, (label, cmap, maps)) in enumerate(zip(axes, rows)):
         low, high = robust_limits(*maps.values())
         norm = LogNorm(max(low, high / 1e4), high)
         for ax, (view, image) in zip(line, maps.items()):
             shown = ax.imshow(image, cmap=cmap, norm=norm)
-            ax.set(xticks=[], yticks=[], title=view if line is axes[0] else "")
+            ax.set(xticks=[], yticks=[], title=view if row == 0 else "")
         fig.colorbar(shown, ax=line, label=label)
     add_scale_bar(axes[0, 0], pixel_size_m)
     fig.suptitle(title)
@@ -504,7 +508,8 @@ def show_curves(curves: Mapping[tuple[str, str], Mapping[str, tuple[np.ndarray, 
         Such as doses and views.
     title, label : str
     """
-    fig, axes = plt.subplots(len(rows), len(columns), figsize=(PAGE_WIDTH, 2.0 * len(rows) + 1.0), layout="constrained", squeeze=False, sharex="col", sharey="row")
+    size = min(PAGE_WIDTH, 3.4 * len(columns) + 1), 2.0 * len(rows) + 1.0
+    fig, axes = plt.subplots(len(rows), len(columns), figsize=size, layout="constrained", squeeze=False, sharex="col", sharey="row")
     for (r, row), (c, column) in itertools.product(enumerate(rows), enumerate(columns)):
         ax, here = axes[r, c], curves.get((row, column), {})
         for name, (epoch, loss) in here.items():
