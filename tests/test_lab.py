@@ -120,14 +120,18 @@ class Notebook:
         self.page.wait_for_timeout(500)
         return self.page.locator(".jupyter-matplotlib-canvas-div canvas").first.evaluate("canvas => canvas.toDataURL()")
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Drag the mouse over the picture, from and to shares of its width and height."""
+    def zoom(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Take the zoom tool and drag the mouse over the picture, from and to shares of its width and height."""
+        said = self.page.locator("[role=status]", has_text="rows").inner_text()
         box = self.page.locator(".jupyter-matplotlib-canvas-div").bounding_box()
         at = lambda p: (box["x"] + p[0] * box["width"], box["y"] + p[1] * box["height"])
+        self.page.get_by_title("Zoom to rectangle").click()
         self.page.mouse.move(*at(start))
         self.page.mouse.down()
         self.page.mouse.move(*at(end), steps=8)
         self.page.mouse.up()
+        self.page.wait_for_function("said => !document.body.innerText.includes(said)", arg=said)
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()                # the columns change first, then the rows
 
     def close(self) -> None:
         self.page.close()
@@ -157,9 +161,7 @@ def test_a_person_explores_a_study(browser, lab, study, tmp_path):
     book.says("of truth, PtychoPINN, Baseline, PtyChi (")
 
     whole, pictures = book.window(), [book.picture()]
-    book.page.get_by_title("Zoom to rectangle").click()
-    book.drag((0.25, 0.15), (0.4, 0.3))                             # in the first panel
-    book.page.wait_for_function("w => !document.body.innerText.includes(w)", arg=f"columns {whole[2]:.1f} to {whole[3]:.1f}")
+    book.zoom((0.25, 0.15), (0.4, 0.3))                             # in the first panel
     zoomed = book.window()
     assert whole[0] < zoomed[0] < zoomed[1] < whole[1] and whole[2] < zoomed[2] < zoomed[3] < whole[3]
     pictures.append(book.picture())
@@ -190,16 +192,14 @@ def test_what_was_not_made_says_why(browser, lab):
     book = Notebook(browser, lab, "progress", "import fly64_nb as fly64\nfly64.explore('example')")
     book.run(0)
     book.says("dose 1000, baseline, test")
-    book.page.get_by_title("Zoom to rectangle").click()
-    book.drag((0.25, 0.15), (0.4, 0.3))
-    book.page.wait_for_function("!document.body.innerText.includes('rows 119.5 to 179.5')")
+    book.zoom((0.25, 0.15), (0.4, 0.3))
     zoomed = book.window()
     book.choose("dose", "10000")
     book.says("dose 10000, baseline, test")
     assert book.window() == zoomed
     book.choose("view", "sparse")
     book.says("comparison of dose 10000, sparse, test: not made yet; `fly64 run")
-    assert not book.page.locator(".jupyter-matplotlib-canvas-div").is_visible()
+    book.page.locator(".jupyter-matplotlib-canvas-div").wait_for(state="hidden")
     book.choose("dose", "1000")
     book.says("dose 1000, sparse, test")
     assert book.window() == zoomed
