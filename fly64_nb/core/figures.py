@@ -508,7 +508,7 @@ def show_curves(curves: Mapping[tuple[str, str], Mapping[str, tuple[np.ndarray, 
         Such as doses and views.
     title, label : str
     """
-    size = min(PAGE_WIDTH, 3.4 * len(columns) + 1), 2.0 * len(rows) + 1.0
+    size = float(np.clip(3.4 * len(columns) + 1, 7, PAGE_WIDTH)), 2.0 * len(rows) + 1.0             # room for the title
     fig, axes = plt.subplots(len(rows), len(columns), figsize=size, layout="constrained", squeeze=False, sharex="col", sharey="row")
     for (r, row), (c, column) in itertools.product(enumerate(rows), enumerate(columns)):
         ax, here = axes[r, c], curves.get((row, column), {})
