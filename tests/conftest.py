@@ -18,7 +18,7 @@ def fly64(*arguments: str | Path, check: bool = True) -> subprocess.CompletedPro
     """The command line as a user would run it."""
     program = Path(sys.executable).with_name("fly64")
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "COLUMNS": "200"})
+                          env={"FLY64_QUARTO": "", **os.environ, "COLUMNS": "200"})            # with Quarto every run would render for minutes
     if check and done.returncode:
         raise AssertionError(f"fly64 {' '.join(map(str, arguments))} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done

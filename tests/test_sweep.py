@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from fly64_nb.comparison import METHOD_ORDER, METRICS_COLUMNS, best_method, comparison_dir, gather_metrics, headline, pivot, pivot_spread, write_metrics
 from fly64_nb.core.bases import builtin_base, read_base, write_base
@@ -19,7 +20,8 @@ from fly64_nb.core.optics import diffraction_intensity, photon_counts
 from fly64_nb.datasets import dose_counts
 from fly64_nb.design import (build_design_job, build_replicate_jobs, dose_folder, freeze_study, get_study_design, make_base, parse_overlaps, read_study,
                              replicate_design, study_roots)
-from fly64_nb.report import build_report_job, evidence_markdown, headline_markdown, left_out_markdown, overlap_table, publish_report
+from fly64_nb.core.site import publish_report
+from fly64_nb.report import build_report_job, evidence_html, headline_html, left_out, missing_reasons, overlap_table
 
 
 @pytest.fixture(scope="module")
@@ -206,22 +208,25 @@ def test_the_report_of_a_wide_study_has_every_seed_and_no_dead_link(wide):
     assert sum(h.startswith("replicates/seed_43/notebooks/") for h in local) > 100 and sum(h.startswith("replicates/seed_43/logs/") for h in local) > 90
     assert "seed_43 phase_g/dose_100/baseline_test" in (page.parent / "replicates/seed_43/notebooks/phase_g/dose_100/baseline_test.html").read_text()
     assert "Within noise" in text and "means over the noise seeds 42, 43" in text and "made to fail" in text
-    outputs = [o for c in nbformat.read(job.executed_notebook, 4).cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(outputs) >= 5 + 3 * 2                        # curves, heatmaps, and three channels of two doses
+    pictures = {p.name for p in (wide / "report" / "figures").iterdir()}
+    assert {"curves_ms_ssim.svg", "phase_dose_100.webp", "phase_error_dose_1000000.webp"} <= pictures and "phase_dose_1000.webp" not in pictures
 
 
 def test_the_tables_of_a_wide_study(wide):
     design, table = read_study(wide)["design"], gather_metrics(wide)
-    lines = headline_markdown(table, design).splitlines()
-    assert len(lines) == 2 + 90 and "\u00a0±\u00a0" in lines[5]
-    assert "[43](replicates/seed_43/notebooks/phase_e/dose_100/overlap_90_gs2_pinn.ipynb)" in "\n".join(lines)
-    assert not any("seed_43" in line for line in lines if line.startswith("| 100 | overlap_00"))          # what was not made has no link
-    evidence = evidence_markdown(wide)
-    assert "| seed 42 | seed 43 |" in evidence
-    row = next(line for line in evidence.splitlines() if line.startswith("| phase_g/dose_100/overlap_00_test"))
-    assert "| failed, 1.0 s, [log](replicates/seed_43/logs/" in row
-    left = left_out_markdown(wide).splitlines()
-    assert left == ["- `phase_d/x`: too few positions (seed 42, 43)", "- `phase_g/dose_100/overlap_00_test` failed (return code 2): made to fail (seed 43)"]
+    rows = BeautifulSoup(headline_html(table, wide, design), "html.parser").find("tbody").find_all("tr")
+    assert len(rows) == 90 and " ± " in rows[3].get_text()
+    links = [{a["href"] for a in row.find_all("a")} for row in rows]
+    assert any("replicates/seed_43/notebooks/phase_e/dose_100/overlap_90_gs2_pinn.html" in those for those in links)
+    alone = [those for row, those in zip(rows, links) if [c.get_text() for c in row.find_all(["th", "td"])][:2] == ["100", "overlap_00"]]
+    assert len(alone) == 3 and not any("seed_43" in link for those in alone for link in those)             # what was not made has no link
+    evidence = BeautifulSoup(evidence_html(wide), "html.parser")
+    assert [th.get_text() for th in evidence.find("thead").find_all("th")] == ["job", "seed 42", "seed 43"]
+    row = next(tr for tr in evidence.find_all("tr") if tr.find("th").get_text() == "phase_g/dose_100/overlap_00_test")
+    assert row.find_all("td")[1].get_text() == "failed, 1.0 s, log" and row.find_all("td")[1].find("a")["href"].startswith("replicates/seed_43/logs/")
+    assert left_out(wide) == ["phase_d/x: too few positions (seed 42, 43)", "phase_g/dose_100/overlap_00_test failed (return code 2): made to fail (seed 43)"]
+    assert missing_reasons(wide, design, "test")(1e2, "overlap_00", "PtyChi") == "failed: made to fail"
+    assert missing_reasons(wide, design, "test")(1e2, "baseline", "PtyChi") == "not made yet"
     overlaps = overlap_table(wide, design)
     assert list(overlaps["view"].unique()) == list(design.views) and len(overlaps) == 12
 
