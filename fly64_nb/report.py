@@ -85,7 +85,7 @@ def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
                 found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
     return found
 
-# %% ../nbs/07_report.ipynb #87ab6168
+# %% ../nbs/07_report.ipynb #75be59f0
 def _condition_jobs(design: StudyDesign, dose: float, view: str, split: str, method: str) -> tuple[str, ...]:
     """Names of the jobs that a method's number on a condition comes from, the last first."""
     folder = dose_folder(dose)
@@ -113,7 +113,7 @@ def left_out(study: str | Path) -> list[str]:
     several = len(read_study(study)["design"].seeds) > 1
     return [line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()]
 
-# %% ../nbs/07_report.ipynb #10d7610a
+# %% ../nbs/07_report.ipynb #6ce4e1aa
 def notebook_links(study: str | Path, design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
     """Seed and page of a job's executed notebook, one for each seed whose notebook is there; without a study (``""``) for all."""
     pages = [(str(seed), root / "notebooks" / f"{name}.html") for seed, root in study_roots("", design).items() if seed in seeds]
@@ -139,7 +139,7 @@ def headline_html(table: pd.DataFrame, study: str | Path, design: StudyDesign, s
         rows.append(cells)
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
-# %% ../nbs/07_report.ipynb #5210dd91
+# %% ../nbs/07_report.ipynb #b82d34c6
 HEATMAPS = (("ms_ssim", "phase", "phase MS-SSIM", (0, 1), "viridis"), ("rmse", "phase", "phase RMSE (rad)", None, "viridis_r"),
             ("ssim", "amplitude", "amplitude SSIM", (0, 1), "viridis"), ("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), "viridis"))
 IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae", "phase", "phase MAE (rad)", None, "viridis_r"),
@@ -180,7 +180,7 @@ def metric_heatmaps(table: pd.DataFrame, study: str | Path, design: StudyDesign,
     cell_links = lambda dose, view, method: notebook_links(study, design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
     return heatmaps_html(shape, f"{label}, {split} split", limits, cmap, cell_links, why_missing, spreads)
 
-# %% ../nbs/07_report.ipynb #eb48971f
+# %% ../nbs/07_report.ipynb #6c433fce
 def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     """What a wanted quality takes, as two tables: the dose by method and view, and the overlap by method and dose."""
     about = {"about": "", "at most": "≤ ", "more than": "> "}
@@ -198,7 +198,7 @@ def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
             table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
 
-# %% ../nbs/07_report.ipynb #c4197037
+# %% ../nbs/07_report.ipynb #51db8f54
 def evidence_html(study: str | Path) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
     study = Path(study)
@@ -211,7 +211,7 @@ def evidence_html(study: str | Path) -> Markup:
         path = row["root"] / row["log_path"]
         return link("log", row["root"].relative_to(study) / "logs" / f"{row['log_path']}.txt") if path.is_file() else "no log"
 
-    results = read_phase_records(study)["results"]
+    results = [r for r in read_phase_records(study)["results"] if not r["name"].startswith("phase_h")]           # which is still at work
     seeds = list(dict.fromkeys(row["seed"] for row in results))
     if len(seeds) < 2:
         rows = [{"job": page(r, r["name"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": log(r)} for r in results]
@@ -226,7 +226,7 @@ def manifests_html(study: str | Path) -> Markup:
     study, rows = Path(study), []
     for seed, root in study_roots(study, read_study(study)["design"]).items():
         here = root.relative_to(study) / "manifests"
-        for phase in sorted({p.parent for p in root.glob("phase_*/*manifest.json")}):
+        for phase in sorted({p.parent for p in root.glob("phase_[a-g]/*manifest.json")}):
             ended = [r for p in phase.glob("*manifest.json") for r in json.loads(p.read_text(encoding="utf-8"))["execution_results"]]
             files = Markup(", ").join(link(p.name, here / p.relative_to(root)) for p in sorted(phase.glob("*.json")))
             rows.append({"phase": phase.name[-1].upper(), "seed": seed, "jobs": len(ended), "failed": sum(r["status"] == "failed" for r in ended),
@@ -249,7 +249,7 @@ def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
                          "between groups": r.get("group_to_group"), "skipped": r.get("skipped", "")})
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_report.ipynb #8281e3a0
+# %% ../nbs/07_report.ipynb #16ccb901
 def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
     """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
     from fly64_nb.core import figures
@@ -279,7 +279,7 @@ def pixel_size(study: str | Path) -> float | None:
     path = Path(study) / "base.npz"
     return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m") if path.is_file() else None
 
-# %% ../nbs/07_report.ipynb #8cadc6ab
+# %% ../nbs/07_report.ipynb #7bf71d95
 def field_photons(study: str | Path, design: StudyDesign, dose: float, split: str) -> dict[str, np.ndarray]:
     """Photons through each pixel of the compared field by view, as far as comparisons were made."""
     paths = {view: comparison_dir(study, dose, view, split) / "aligned.npz" for view in design.views}
@@ -301,7 +301,7 @@ def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dic
             positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in scans.items()}
     return photons, positions
 
-# %% ../nbs/07_report.ipynb #a0934f75
+# %% ../nbs/07_report.ipynb #d1b53176
 def learning_curves(study: str | Path, design: StudyDesign, method: str):
     """Figure of a network's losses over epochs by dose and view, its chosen epoch marked; None if none was trained."""
     from fly64_nb.core import figures
@@ -333,7 +333,7 @@ def convergence(study: str | Path, design: StudyDesign):
     if curves:
         return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, "LSQML: loss over epochs by dose and view; ring: the epoch that is kept", "loss")
 
-# %% ../nbs/07_report.ipynb #8f11bf1a
+# %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
     study = Path(study)
