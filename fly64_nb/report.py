@@ -150,7 +150,8 @@ IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae"
            *((m, c, f"{said} of {c} (cycles / px)", (0, 0.5), "viridis") for c in ("phase", "amplitude", "complex")
              for m, said in (("frc50", "FRC50"), ("frc1over7", "FRC at 1/7")) if (m, c) != ("frc50", "complex")),
            ("ms_ssim_published", "phase", "phase MS-SSIM, published convention", (0, 1), "viridis"),
-           ("ssim_published", "phase", "phase SSIM, published convention", (0, 1), "viridis"), ("seconds", "complex", "seconds of the reconstruction", None, "viridis_r"))
+           ("ssim_published", "phase", "phase SSIM, published convention", (0, 1), "viridis"),
+           ("seconds", "complex", "seconds of the reconstruction", None, "viridis_r"))
 
 
 def limit_multiples(table: pd.DataFrame) -> pd.DataFrame:
@@ -187,14 +188,17 @@ def advice_html(advice: Advice) -> tuple[Markup, Markup]:
 
     def interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
         low, high = row["low"] > least, np.isfinite(row["high"])
-        return f"{write(row['low'])} to {write(row['high'])}" if low and high else f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
+        if low and high:
+            return f"{write(row['low'])} to {write(row['high'])}"
+        return f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
 
     two = lambda value: f"{value:.2f}"
     doses = [{"method": r["method"], "view": r["view"], "measured overlap": r["overlap"], "photons per exposure": about[r["relation"]] + in_short(r["dose"]),
-              "interval": interval(r, 0, in_short), "photons per pixel": about[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
+              "interval": interval(r, 0, in_short),
+              "photons per pixel": about[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
               "best": advice.wanted.said(r["best"])} for _, r in advice.doses.iterrows()]
-    overlaps = [{"method": r["method"], "photons per exposure": in_short(r["dose"]), "overlap": about[r["relation"]] + two(r["overlap"]), "interval": interval(r, -np.inf, two),
-                 "best": advice.wanted.said(r["best"])} for _, r in advice.needed_overlaps.iterrows()]
+    overlaps = [{"method": r["method"], "photons per exposure": in_short(r["dose"]), "overlap": about[r["relation"]] + two(r["overlap"]),
+                 "interval": interval(r, -np.inf, two), "best": advice.wanted.said(r["best"])} for _, r in advice.needed_overlaps.iterrows()]
     return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
             table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
 
@@ -316,7 +320,8 @@ def learning_curves(study: str | Path, design: StudyDesign, method: str):
                 curves[f"{dose:g}", view] = {name: (history["epoch"], history[key]) for name, key in (("training", "loss"), ("validation", "val_loss"))}
                 chosen[f"{dose:g}", view] = {"validation": float(history.loc[history["val_loss"].idxmin(), "epoch"])}
     if curves:
-        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], views, f"{method}: losses over epochs by dose and view; ring: the epoch that is kept", "loss")
+        title = f"{method}: losses over epochs by dose and view; ring: the epoch that is kept"
+        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], views, title, "loss")
 
 
 def convergence(study: str | Path, design: StudyDesign):
@@ -331,7 +336,8 @@ def convergence(study: str | Path, design: StudyDesign):
             curves.setdefault((f"{dose:g}", view), {})[split] = (np.arange(1, len(arrays["loss"]) + 1), arrays["loss"])
             chosen.setdefault((f"{dose:g}", view), {})[split] = read_metadata(path, arrays["_metadata"])["epoch"]
     if curves:
-        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, "LSQML: loss over epochs by dose and view; ring: the epoch that is kept", "loss")
+        title = "LSQML: loss over epochs by dose and view; ring: the epoch that is kept"
+        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, title, "loss")
 
 # %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:

@@ -83,12 +83,14 @@ def colour_bar(low: float, high: float, cmap: str, label: str) -> Markup:
 
     stops = ",".join(to_hex(colormaps[cmap](s)) for s in np.linspace(0, 1, 9))
     name = html.escape(label)
-    return Markup(f'<div class="colourbar" role="img" aria-label="colour scale of {name}, from {low:.3g} to {high:.3g}"><span>{low:.3g}</span><span class="bar" '
-                  f'style="background:linear-gradient(to right,{stops})"></span><span>{high:.3g}</span> <span>{name}</span></div>')
+    return Markup(f'<div class="colourbar" role="img" aria-label="colour scale of {name}, from {low:.3g} to {high:.3g}"><span>{low:.3g}</span>'
+                  f'<span class="bar" style="background:linear-gradient(to right,{stops})"></span><span>{high:.3g}</span> '
+                  f'<span>{name}</span></div>')
 
 # %% ../../nbs/core/pages.ipynb #59a49549
 def heatmaps_html(means: Mapping[str, pd.DataFrame], label: str, limits: tuple[float, float] | None, cmap: str,
-                  cell_links: Callable[[float, str, str], Sequence[tuple[str, str]]], why_missing: Callable[[float, str, str], str], spreads: Mapping[str, pd.DataFrame] | None = None) -> Markup:
+                  cell_links: Callable[[float, str, str], Sequence[tuple[str, str]]], why_missing: Callable[[float, str, str], str],
+                  spreads: Mapping[str, pd.DataFrame] | None = None) -> Markup:
     """Heatmaps over dose (rows) and view (columns), one a name, on one scale; every number leads to where it comes from.
 
     Parameters
@@ -123,7 +125,8 @@ def heatmaps_html(means: Mapping[str, pd.DataFrame], label: str, limits: tuple[f
         if not links:
             return Markup('<span class="cell" style="{}">{}</span>').format(colours, number)
         more = Markup(" ").join(link(text, target) for text, target in links[1:])
-        return Markup('<a class="cell" style="{}" href="{}">{}</a>').format(colours, links[0][1], number) + (Markup("<small>{}</small>").format(more) if more else "")
+        cell = Markup('<a class="cell" style="{}" href="{}">{}</a>').format(colours, links[0][1], number)
+        return cell + Markup("<small>{}</small>").format(more) if more else cell
 
     rows = {name: [[f"{dose:g}", *(cell(name, dose, view) for view in table.columns)] for dose in doses] for name, table in means.items()}
     tables = [table_html(pd.DataFrame(rows[name], columns=["photons", *table.columns]), name, "heatmap") for name, table in means.items()]

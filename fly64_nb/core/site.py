@@ -104,20 +104,22 @@ def evidence_page(notebook: nbformat.NotebookNode, stem: str, up: str, notebooks
             continue
         cell.source = "\n".join(line for line in cell.source.splitlines() if not _is_directive(line))
         if published:
-            cell.outputs = [v4.new_output("display_data", data={"text/html": f'<p>Shown on the page <a href="{up}{published}.html">{PAGES[published]}</a>.</p>'})]
+            where = f'<p>Shown on the page <a href="{up}{published}.html">{PAGES[published]}</a>.</p>'
+            cell.outputs = [v4.new_output("display_data", data={"text/html": where})]
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 name = f"{stem}_files/{len(pictures) + 1}.png"
                 pictures[name] = base64.b64decode(output.data["image/png"])
                 said = output.metadata.get("image/png", {})
                 size = "".join(f' {side}="{said[side]}"' for side in ("width", "height") if side in said)
-                output.data = {"text/html": f'<img src="{html.escape(name)}" alt="{html.escape(said.get("alt", "Figure made by the cell above"))}"{size} loading="lazy">'}
+                alt = html.escape(said.get("alt", "Figure made by the cell above"))
+                output.data = {"text/html": f'<img src="{html.escape(name)}" alt="{alt}"{size} loading="lazy">'}
     page.cells = [cell for cell in page.cells if cell.source or cell.get("outputs")]           # a cell of directives alone is empty now
     return page, pictures
 
 # %% ../../nbs/core/site.ipynb #c000f464
 def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> dict[Path, nbformat.NotebookNode]:
-    """Put pictures of executed notebooks, logs and manifests of a study and its replicates into the report's folder; returns the notebooks as pages, by file."""
+    """Put pictures of executed notebooks, logs and manifests of a study and its replicates into the report's folder; returns the pages, by file."""
     import nbformat
 
     pages = {}
@@ -145,8 +147,10 @@ def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bo
 def downloads(study: str | Path, design: StudyDesign) -> Iterator[tuple[Path, str]]:
     """Files of a study and its replicates that its report offers, as far as they are there, each with what it holds."""
     study = Path(study)
-    kinds = (("metrics.csv", "the tidy table: one number a row"), ("report/headline.csv", "the headline table"), ("study.json", "design, base, versions, hardware"),
-             ("base.npz", "object, probe and scan positions of the base"), ("phase_g/*/*/*/aligned.npz", "truth and every method on one grid, photons through each pixel"),
+    kinds = (("metrics.csv", "the tidy table: one number a row"), ("report/headline.csv", "the headline table"),
+             ("study.json", "design, base, versions, hardware"),
+             ("base.npz", "object, probe and scan positions of the base"),
+             ("phase_g/*/*/*/aligned.npz", "truth and every method on one grid, photons through each pixel"),
              ("phase_f/*/*/*/product.h5", "LSQML reconstruction, Ptychodus product"), ("phase_e/*/*/*/*.keras", "trained network"))
     for pattern, what in kinds:
         for root in study_roots(study, design).values():
@@ -176,7 +180,8 @@ def api_page(module: str) -> str:
             return section.value
         if section.kind is griffe.DocstringSectionKind.admonition:
             return f"*{section.title}.* {section.value.description}"
-        lines = [f"- {f'`{name}` ' if (name := getattr(item, 'name', '')) else ''}({item.annotation}): {item.description}".replace("(None): ", "") for item in section.value]
+        named = lambda item: f"`{item.name}` " if getattr(item, "name", "") else ""
+        lines = [f"- {named(item)}({item.annotation}): {item.description}".replace("(None): ", "") for item in section.value]
         return f"*{section.kind.value.capitalize()}*\n\n" + "\n".join(line.replace("\n", "\n  ") for line in lines)
 
     parts = [f"---\ntitle: {module}\nlang: en\n---", found.docstring.value if found.docstring else ""]
@@ -209,7 +214,8 @@ def write_documentation(report: Path, executed: Mapping[str, str]) -> list[Path]
         api.write_text(api_page(f"fly64_nb.{exported}"), encoding="utf-8")
         ran = f"[as it ran here](../{executed[path.name]})" if path.name in executed else ""
         summary = re.search(r"^> (.*)$", said, re.M)
-        rows.append(f"| [{title.lstrip('# ')}](notebooks/{name.as_posix()}) | {summary.group(1) if summary else ''} | [{exported}](api/{exported}.md) | {ran} |")
+        cells = f"[{title.lstrip('# ')}](notebooks/{name.as_posix()})", summary.group(1) if summary else "", f"[{exported}](api/{exported}.md)", ran
+        rows.append(f"| {' | '.join(cells)} |")
         pages += [target, api]
     table = "\n".join(["| notebook | what it is | module | in this study |", "|---|---|---|---|", *rows])
     words = "The package is written as notebooks, each the source of one module: the phases of a study first, then what they share."
@@ -221,7 +227,8 @@ def quarto_version(program: str) -> tuple[int, ...]:
     """Version of a quarto program; RuntimeError if it does not say one."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode or not (found := re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", done.stdout.strip())):
-        raise RuntimeError(f"{program} --version ended with {done.returncode} and said {(done.stdout + done.stderr).strip()[-300:]!r}; needed is a version such as 1.4.550")
+        raise RuntimeError(f"{program} --version ended with {done.returncode} and said {(done.stdout + done.stderr).strip()[-300:]!r}; "
+                           f"needed is a version such as 1.4.550")
     return tuple(int(n) for n in found.groups() if n)
 
 
@@ -250,7 +257,7 @@ def render_with_quarto(program: str, report: Path, site: Path, pages: int) -> No
 
 # %% ../../nbs/core/site.ipynb #9822b067
 def allow_files(site: Path) -> None:
-    """Let the pages of a Quarto site work when they are opened as files: browsers refuse scripts that are modules there, so two of Quarto's become plain ones."""
+    """Let the pages of a Quarto site work as files: browsers refuse scripts that are modules there, so Quarto's two become a plain one."""
     folder = site / "site_libs" / "quarto-html"
     script, tabsets = folder / "quarto.js", folder / "tabsets" / "tabsets.js"
     if not script.is_file() or not tabsets.is_file():
@@ -288,7 +295,8 @@ def _frame(title: str, body: str, navigation: str) -> str:
     style = notebook_path("report.css").read_text(encoding="utf-8")
     code = [HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark")]
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(title)}</title>\n<style>\n{style}\n{code[0]}\n@media screen and (prefers-color-scheme: dark) {{\n{code[1]}\n}}\n</style>\n</head>\n"
+            f"<title>{html.escape(title)}</title>\n<style>\n{style}\n{code[0]}\n@media screen and (prefers-color-scheme: dark) {{\n"
+            f"{code[1]}\n}}\n</style>\n</head>\n"
             f'<body class="plain">\n<nav aria-label="Pages">{navigation}</nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n')
 
 # %% ../../nbs/core/site.ipynb #09144519
