@@ -244,7 +244,8 @@ def pivot_spread(table: pd.DataFrame, metric: str, channel: str, method: str, sp
 def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM and RMSE, FRC50, seconds.
 
-    *Times the limit* is the phase RMSE as a multiple of its shot-noise limit. With several seeds the numbers are means over them, ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
+    *Times the limit* is the phase RMSE as a multiple of its shot-noise limit. With several seeds the numbers are means over them,
+    ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
     """
     wanted = {"phase MS-SSIM": ("phase", "ms_ssim"), "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
               "phase RMSE (rad)": ("phase", "rmse"), "times the limit": ("phase", "rmse_limit"), "amplitude SSIM": ("amplitude", "ssim"),
@@ -388,10 +389,11 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
     with atomic_path(folder / "metrics.csv") as temporary:
         result.table.to_csv(temporary, index=False)
     photons = {} if result.photons is None else {"photons": result.photons.astype(np.float32)}
+    field = result.field
+    metadata = {"pixel_size_m": result.pixel_size_m, "field": [field.top, field.left, field.bottom, field.right],
+                "alignment": {m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]} for m, a in result.methods.items()}}
     arrays = {"truth": result.truth.astype(np.complex64), "truth_phase": true_phase(result.truth).astype(np.float32),
-              "_metadata": metadata_array({"pixel_size_m": result.pixel_size_m, "field": [result.field.top, result.field.left, result.field.bottom, result.field.right],
-                                           "alignment": {m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]}
-                                                         for m, a in result.methods.items()}}), **photons}
+              "_metadata": metadata_array(metadata), **photons}
     for method, a in result.methods.items():
         arrays |= {method: a.image, f"{method}_phase": a.phase.astype(np.float32)}
     write_npz(folder / "aligned.npz", arrays)
