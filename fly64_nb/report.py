@@ -16,10 +16,9 @@ from markupsafe import Markup
 
 from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
 from .core.advice import Advice, in_short
-from .core.formats import array_headers, file_digest, load_arrays, read_metadata
+from .core.formats import array_headers, load_arrays, read_metadata
 from .core.jobs import Job
-from .core.pages import best_map_html, heatmaps_html, keep_copy, keep_picture, link, table_html
-from .core.site import downloads
+from .core.pages import heatmaps_html, link, table_html
 from .design import StudyDesign, dose_folder, read_study, study_roots
 from .lsqml import reconstruction_dir
 from .overlap import view_path

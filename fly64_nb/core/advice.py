@@ -16,7 +16,6 @@ import pandas as pd
 
 from ..comparison import METHOD_ORDER, METRICS_COLUMNS, comparison_dir, values_of
 from .formats import FormatError, array_headers, load_arrays
-from .limits import photons_for_phase
 from ..design import StudyDesign, dose_folder, read_study
 
 if TYPE_CHECKING:
