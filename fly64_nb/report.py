@@ -316,11 +316,11 @@ def learning_curves(study: str | Path, design: StudyDesign, method: str):
             path = checkpoint_path(study, design, dose, view, method).with_name(f"{METHODS[method]}_history.csv")
             if path.is_file():
                 history = pd.read_csv(path)
-                curves[f"{dose:g}", view] = {name: (history["epoch"], history[key]) for name, key in (("training", "loss"), ("validation", "val_loss"))}
-                chosen[f"{dose:g}", view] = {"validation": float(history.loc[history["val_loss"].idxmin(), "epoch"])}
+                curves[f"{dose:g} photons", view] = {name: (history["epoch"], history[key]) for name, key in (("training", "loss"), ("validation", "val_loss"))}
+                chosen[f"{dose:g} photons", view] = {"validation": float(history.loc[history["val_loss"].idxmin(), "epoch"])}
     if curves:
         title = f"{method}: losses over epochs by dose and view; ring: the epoch that is kept"
-        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], views, title, "loss")
+        return figures.show_curves(curves, chosen, [f"{d:g} photons" for d in design.doses], views, title, "loss")
 
 
 def convergence(study: str | Path, design: StudyDesign):
@@ -332,11 +332,11 @@ def convergence(study: str | Path, design: StudyDesign):
         path = reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"
         if path.is_file():
             arrays = load_arrays(path, ["_metadata", "loss"])
-            curves.setdefault((f"{dose:g}", view), {})[split] = (np.arange(1, len(arrays["loss"]) + 1), arrays["loss"])
-            chosen.setdefault((f"{dose:g}", view), {})[split] = read_metadata(path, arrays["_metadata"])["epoch"]
+            curves.setdefault((f"{dose:g} photons", view), {})[split] = (np.arange(1, len(arrays["loss"]) + 1), arrays["loss"])
+            chosen.setdefault((f"{dose:g} photons", view), {})[split] = read_metadata(path, arrays["_metadata"])["epoch"]
     if curves:
         title = "LSQML: loss over epochs by dose and view; ring: the epoch that is kept"
-        return figures.show_curves(curves, chosen, [f"{d:g}" for d in design.doses], design.views, title, "loss")
+        return figures.show_curves(curves, chosen, [f"{d:g} photons" for d in design.doses], design.views, title, "loss")
 
 # %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:

@@ -31,9 +31,10 @@ PAGES = {"index": "Study", "metrics": "All metrics", "gallery": "Gallery", "over
 OLDEST_QUARTO = (1, 4)                          # the first with lightboxes of its own
 
 # %% auto #0
-__all__ = ['PAGES', 'OLDEST_QUARTO', 'page_of', 'report_page', 'write_for_quarto', 'evidence_page', 'copy_evidence', 'downloads',
-           'link_downloads', 'api_page', 'write_documentation', 'quarto_version', 'render_with_quarto', 'allow_files',
-           'formulas', 'render_plainly', 'Published', 'choose_renderer', 'publish_report']
+__all__ = ['PAGES', 'OLDEST_QUARTO', 'page_of', 'lead_to_notebooks', 'report_page', 'write_for_quarto', 'evidence_page',
+           'copy_evidence', 'downloads', 'link_downloads', 'api_page', 'write_documentation', 'quarto_version',
+           'render_with_quarto', 'allow_files', 'formulas', 'render_plainly', 'Published', 'choose_renderer',
+           'publish_report']
 
 # %% ../../nbs/core/site.ipynb #667574e6
 def page_of(cell: nbformat.NotebookNode) -> str | None:
@@ -41,11 +42,19 @@ def page_of(cell: nbformat.NotebookNode) -> str | None:
     return next((tag.removeprefix("page:") for tag in cell.metadata.get("tags", []) if tag.startswith("page:")), None)
 
 
-def report_page(executed: nbformat.NotebookNode, page: str) -> nbformat.NotebookNode:
+def lead_to_notebooks(markdown: str, notebooks: str | None) -> str:
+    """Markdown whose links to the package's notebooks lead to their pages, at this relative path; without it they are plain text."""
+    return re.sub(r"\[([^\]]*)\]\(((?:core/)?\w+)\.ipynb\)", r"\1" if notebooks is None else rf"[\1]({notebooks}\2.html)", markdown)
+
+
+def report_page(executed: nbformat.NotebookNode, page: str, notebooks: str | None) -> nbformat.NotebookNode:
     """One page as a notebook: the cells with its tag."""
     import nbformat
 
     cells = [nbformat.from_dict({**cell, "metadata": {}}) for cell in executed.cells if page_of(cell) == page]
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = lead_to_notebooks(cell.source, notebooks)
     return nbformat.v4.new_notebook(cells=cells, metadata=executed.metadata)
 
 
@@ -94,13 +103,12 @@ def evidence_page(notebook: nbformat.NotebookNode, stem: str, up: str, notebooks
 
     pictures: dict[str, bytes] = {}
     v4, page = nbformat.v4, nbformat.from_dict(notebook)
-    to_notebook = r"\1" if notebooks is None else rf"[\1]({notebooks}\2.html)"
     page.cells = [cell for cell in page.cells if cell.cell_type == "code" or not page_of(cell)]
     for cell in page.cells:
         published = page_of(cell)
         cell.metadata = nbformat.NotebookNode()
         if cell.cell_type != "code":
-            cell.source = re.sub(r"\[([^\]]*)\]\(((?:core/)?\w+)\.ipynb\)", to_notebook, cell.source)
+            cell.source = lead_to_notebooks(cell.source, notebooks)
             continue
         cell.source = "\n".join(line for line in cell.source.splitlines() if not _is_directive(line))
         if published:
@@ -217,7 +225,7 @@ def write_documentation(report: Path, executed: Mapping[str, str]) -> list[Path]
         cells = f"[{title.lstrip('# ')}](notebooks/{name.as_posix()})", summary.group(1) if summary else "", f"[{exported}](api/{exported}.md)", ran
         rows.append(f"| {' | '.join(cells)} |")
         pages += [target, api]
-    table = "\n".join(["| notebook | what it is | module | in this study |", "|---|---|---|---|", *rows])
+    table = "\n".join(["| notebook | what it is | module | in this study |", f"|{'-' * 22}|{'-' * 56}|{'-' * 20}|{'-' * 16}|", *rows])
     words = "The package is written as notebooks, each the source of one module: the phases of a study first, then what they share."
     (report / "docs" / "index.md").write_text(f"---\ntitle: How it works\nlang: en\n---\n\n{words}\n\n{table}\n", encoding="utf-8")
     return [report / "docs" / "index.md", *pages]
@@ -342,7 +350,7 @@ def render_plainly(executed: nbformat.NotebookNode, title: str, report: Path, si
 
     of_report, of_evidence = _html_of_notebooks(echo=False), _html_of_notebooks(echo=True)
     sections = "".join(f'<section id="{name}" aria-label="{label}">\n{f"<h1>{html.escape(label)}</h1>" if name != "index" else ""}\n'
-                       f'{_whole(of_report(report_page(executed, name)), report)}</section>\n' for name, label in PAGES.items())
+                       f'{_whole(of_report(report_page(executed, name, None)), report)}</section>\n' for name, label in PAGES.items())
     site.mkdir(parents=True)
     navigation = " ".join(f'<a href="#{name}">{label}</a>' for name, label in PAGES.items())
     body = f'<h1>{html.escape(title)}</h1>\n{sections}<footer><p>{html.escape(hint)}</p></footer>'
@@ -415,7 +423,7 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     shutil.rmtree(unfinished, ignore_errors=True)
     if program:
         for name, label in PAGES.items():
-            write_for_quarto(report_page(executed, name), report / f"{name}.ipynb", title if name == "index" else label, echo=False)
+            write_for_quarto(report_page(executed, name, "docs/notebooks/"), report / f"{name}.ipynb", title if name == "index" else label, echo=False)
         for path, notebook in evidence.items():
             write_for_quarto(notebook, path, _title_of(path, report), echo=True)
         documentation = write_documentation(report, _first_runs(study))
