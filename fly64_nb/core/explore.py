@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..comparison import METHOD_ORDER
-from .figures import AMPLITUDE, ERROR, PHASE, robust_limits
+from .figures import AMPLITUDE, ERROR, PHASE, add_scale_bar, robust_limits
 from .formats import FormatError
 from .study import FieldImage, NotMadeError, Study, open_study
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['CHANNELS', 'arrange', 'channel_of', 'channel_limits', 'draw_panels', 'add_scale_bar', 'metrics_html', 'log_html',
-           'link_html', 'describe_window', 'describe_panels', 'embed', 'choice', 'make_controls', 'Explorer', 'explore']
+__all__ = ['CHANNELS', 'arrange', 'channel_of', 'channel_limits', 'draw_panels', 'metrics_html', 'log_html', 'link_html',
+           'describe_window', 'describe_panels', 'embed', 'choice', 'make_controls', 'Explorer', 'explore']
 
 # %% ../../nbs/core/explore.ipynb #3419a664
 def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
@@ -105,14 +105,6 @@ def draw_panels(figure: Figure, images: Mapping[str, FieldImage], channel: str, 
         ax.set(xlabel="x (px)" if spec.is_last_row() else "", ylabel="y (px)" if spec.is_first_col() else "")
     add_scale_bar(axes[0], images["truth"].pixel_size_m)
     return axes[:len(names)]
-
-# %% ../../nbs/core/explore.ipynb #58564654
-def add_scale_bar(ax: Axes, pixel_size_m: float | None) -> None:
-    """A scale bar that follows the zoom: in metres (nm, µm) where the pixel size is known, else in pixels."""
-    from matplotlib_scalebar.scalebar import ScaleBar
-
-    unit = {"dx": pixel_size_m, "units": "m"} if pixel_size_m else {"dx": 1, "units": "px", "dimension": "pixel-length"}
-    ax.add_artist(ScaleBar(**unit, location="lower left", length_fraction=0.3, box_alpha=0.7, font_properties={"size": "small"}))
 
 # %% ../../nbs/core/explore.ipynb #07bbbed2
 def metrics_html(table: pd.DataFrame, chosen: str, caption: str) -> str:

@@ -13,7 +13,7 @@ from scipy import fft
 # %% auto #0
 __all__ = ['effective_diameter', 'footprint', 'footprint_extent', 'fourier_shift', 'split_position', 'object_windows',
            'object_patches', 'exit_waves', 'diffraction_intensity', 'photon_counts', 'thin_counts',
-           'counts_to_amplitude', 'amplitude_to_counts', 'scale_probe', 'illumination']
+           'counts_to_amplitude', 'amplitude_to_counts', 'scale_probe']
 
 # %% ../../nbs/core/optics.ipynb #6fff0080
 def effective_diameter(probe: np.ndarray) -> float:
@@ -224,14 +224,3 @@ def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray
     total = sum(np.sum(np.abs(exit_waves(obj, probe, y[i:i + 256], x[i:i + 256])) ** 2, dtype=np.float64)
                 for i in range(0, len(y), 256))
     return (probe * np.sqrt(mean_total * len(y) / total)).astype(np.complex64)
-
-# %% ../../nbs/core/optics.ipynb #ecac51d6
-def illumination(probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Sum over the scan of the probe's intensity at each object pixel, float64 of the given shape."""
-    from scipy.signal import fftconvolve                       # importing it takes longer than all else that is imported here
-
-    window = probe.shape[-1]
-    (sy, _), (sx, _) = split_position(y, window), split_position(x, window)
-    hits = np.zeros((shape[0] - window + 1, shape[1] - window + 1))
-    np.add.at(hits, (sy, sx), 1.0)
-    return np.clip(fftconvolve(hits, np.abs(probe.astype(np.complex128)) ** 2), 0, None)
