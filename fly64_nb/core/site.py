@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .jobs import notebook_path
+from .pages import WEBP_QUALITY
 from ..design import StudyDesign, read_study, study_roots
 
 # pictures and notebooks take longer to import than a plan takes to make, and `fly64 status` needs neither
@@ -86,6 +88,17 @@ def _is_directive(line: str) -> bool:
     return line.lstrip().startswith("#|")
 
 
+def _lighter(png: bytes, heavy: int = 300_000) -> tuple[str, bytes]:
+    """A picture for a page, and the ending of its name: a heavy PNG as WebP, an eighth of its weight; the executed notebook keeps the PNG."""
+    if len(png) <= heavy:
+        return "png", png
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as picture, io.BytesIO() as light:
+        picture.convert("RGB").save(light, "WEBP", quality=WEBP_QUALITY)
+        return "webp", light.getvalue()
+
+
 def evidence_page(notebook: nbformat.NotebookNode, stem: str, up: str, notebooks: str | None) -> tuple[nbformat.NotebookNode, dict[str, bytes]]:
     """An executed notebook as a page, and its pictures by file name.
 
@@ -116,8 +129,9 @@ def evidence_page(notebook: nbformat.NotebookNode, stem: str, up: str, notebooks
             cell.outputs = [v4.new_output("display_data", data={"text/html": where})]
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
-                name = f"{stem}_files/{len(pictures) + 1}.png"
-                pictures[name] = base64.b64decode(output.data["image/png"])
+                ending, picture = _lighter(base64.b64decode(output.data["image/png"]))
+                name = f"{stem}_files/{len(pictures) + 1}.{ending}"
+                pictures[name] = picture
                 said = output.metadata.get("image/png", {})
                 size = "".join(f' {side}="{said[side]}"' for side in ("width", "height") if side in said)
                 alt = html.escape(said.get("alt", "Figure made by the cell above"))
