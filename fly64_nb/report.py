@@ -183,7 +183,8 @@ def metric_heatmaps(table: pd.DataFrame, study: str | Path, design: StudyDesign,
 # %% ../nbs/07_report.ipynb #6c433fce
 def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     """What a wanted quality takes, as two tables: the dose by method and view, and the overlap by method and dose."""
-    about = {"about": "", "at most": "≤ ", "more than": "> "}
+    about = {"about": "", "at most": "≤ ", "more than": "> ", "lost": "only at "}        # reached there, and not with more
+    light = {**about, "lost": ""}
 
     def interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
         low, high = row["low"] > least, np.isfinite(row["high"])
@@ -194,14 +195,14 @@ def advice_html(advice: Advice) -> tuple[Markup, Markup]:
     two = lambda value: f"{value:.2f}"
     doses = [{"method": r["method"], "view": r["view"], "measured overlap": r["overlap"], "photons per exposure": about[r["relation"]] + in_short(r["dose"]),
               "interval": interval(r, 0, in_short),
-              "photons per pixel": about[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
+              "photons per pixel": light[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
               "best": advice.wanted.said(r["best"])} for _, r in advice.doses.iterrows()]
     overlaps = [{"method": r["method"], "photons per exposure": in_short(r["dose"]), "overlap": about[r["relation"]] + two(r["overlap"]),
                  "interval": interval(r, -np.inf, two), "best": advice.wanted.said(r["best"])} for _, r in advice.needed_overlaps.iterrows()]
     return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
             table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
 
-# %% ../nbs/07_report.ipynb #51db8f54
+# %% ../nbs/07_report.ipynb #327d85a4
 def evidence_html(study: str | Path) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
     study = Path(study)
