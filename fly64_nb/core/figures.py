@@ -392,6 +392,8 @@ def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, 
             ax.plot(limit.index, limit[view], "k--", lw=1.2, label="shot-noise limit")
         ax.set(title=view, xscale="log", yscale=yscale, xlabel="photons per exposure" if ax in axes[-1] else "")
         ax.grid(alpha=0.3, which="both" if yscale == "log" else "major")
+    doses = next(iter(means.values())).index
+    axes[0, 0].set_xlim(doses.min() / 1.5, doses.max() * 1.5)               # one dose alone has no range of its own
     for ax in axes.flat[len(views):]:
         ax.axis("off")
     fig.supylabel(label, fontsize="medium")
