@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -391,6 +392,7 @@ def show_dose_curves(means: Mapping[str, pd.DataFrame], title: str, label: str, 
         if limit is not None and view in limit:
             ax.plot(limit.index, limit[view], "k--", lw=1.2, label="shot-noise limit")
         ax.set(title=view, xscale="log", yscale=yscale, xlabel="photons per exposure" if ax in axes[-1] else "")
+        ax.xaxis.set_minor_formatter(NullFormatter())                       # less than a decade would be crowded with labels
         ax.grid(alpha=0.3, which="both" if yscale == "log" else "major")
     doses = next(iter(means.values())).index
     axes[0, 0].set_xlim(doses.min() / 1.5, doses.max() * 1.5)               # one dose alone has no range of its own
