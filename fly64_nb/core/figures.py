@@ -287,7 +287,7 @@ def show_matrix(table: pd.DataFrame, title: str, label: str, limits: tuple[float
     fig.colorbar(shown, ax=ax, label=label)
     return fig
 
-
+# %% ../../nbs/core/figures.ipynb #7c897cca
 def show_frc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: float, title: str) -> Figure:
     """Fourier ring correlation of each method with the truth, with the thresholds."""
     fig, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")

@@ -414,7 +414,7 @@ def _first_runs(study: Path) -> dict[str, str]:
     jobs = [job for path in sorted(study.glob("phase_*/*manifest.json")) for job in json.loads(path.read_text(encoding="utf-8"))["jobs"]]
     return {job["notebook"]: str(Path(job["executed_notebook"]).with_suffix(".html")) for job in reversed(jobs) if (study / job["executed_notebook"]).is_file()}
 
-
+# %% ../../nbs/core/site.ipynb #bb6e2ce2
 def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     """Render the report of a study from its executed report notebook.
 
