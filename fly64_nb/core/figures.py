@@ -29,8 +29,7 @@ SPLIT_COLOURS = {"train": "#0072b2", "test": "#d55e00"}
 __all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'METHOD_STYLE', 'SPLIT_COLOURS', 'add_scale_bar',
            'show_image', 'robust_limits', 'describe', 'show_base', 'show_patterns', 'show_view', 'show_history',
            'show_patches', 'show_object', 'show_reconstruction', 'show_comparison', 'show_matrix', 'show_frc',
-           'show_heatmap', 'show_heatmaps', 'show_dose_curves', 'show_gallery', 'show_photons', 'show_illumination',
-           'show_curves', 'show_targets']
+           'show_dose_curves', 'show_gallery', 'show_photons', 'show_illumination', 'show_curves', 'show_targets']
 
 # %% ../../nbs/core/figures.ipynb #e2f8a57f
 def add_scale_bar(ax: Axes, pixel_size_m: float | None = None) -> None:
@@ -192,19 +191,13 @@ def show_object(obj: np.ndarray, origin: tuple[int, int], title: str, pixel_size
     return fig
 
 # %% ../../nbs/core/figures.ipynb #bd048b68
-def _annotated(ax: Axes, values: np.ndarray, low: float, high: float, cmap: str, spread: np.ndarray | None = None) -> Any:
-    """Image of a matrix with its numbers (and below them their spread) in the cells, readable on every colour."""
-    def said(value: float, deviation: float) -> str:
-        if not np.isfinite(value):
-            return "missing"
-        return f"{value:.3f}" + (f"\n± {deviation:.3f}" if np.isfinite(deviation) else "")
-
-    spread = np.full(values.shape, np.nan) if spread is None else spread
+def _annotated(ax: Axes, values: np.ndarray, low: float, high: float, cmap: str) -> Any:
+    """Image of a matrix with its numbers in the cells, readable on every colour."""
     shown = ax.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto")
     ax.set_facecolor("0.9")
     for (row, column), value in np.ndenumerate(values):
         luminance = np.dot(shown.cmap(shown.norm(value))[:3], (0.299, 0.587, 0.114)) if np.isfinite(value) else 1
-        ax.text(column, row, said(value, spread[row, column]), ha="center", va="center", fontsize=8.5, linespacing=1.1,
+        ax.text(column, row, f"{value:.3f}" if np.isfinite(value) else "missing", ha="center", va="center", fontsize=8.5,
                 color="black" if luminance > 0.5 else "white")
     return shown
 
@@ -297,71 +290,6 @@ def show_frc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], threshold: flo
     ax.axhline(1 / 7, color="k", ls=":", lw=1, label="1/7")
     ax.set(title=title, xlabel="spatial frequency (cycles / px)", ylabel="Fourier ring correlation", xlim=(0, 0.5), ylim=(-0.1, 1.03))
     ax.legend(loc="lower left")
-    return fig
-
-# %% ../../nbs/core/figures.ipynb #c0b074ff
-def show_heatmap(table: pd.DataFrame, title: str, label: str, limits: tuple[float, float] | None = None, ax: Axes | None = None,
-                 cmap: str = "viridis", spread: pd.DataFrame | None = None) -> Figure:
-    """Heatmap over dose (rows) and view (columns) with the numbers in the cells; missing cells are grey and say so.
-
-    Parameters
-    ----------
-    table : DataFrame
-    title, label : str
-    limits : (float, float), optional
-        Of the colours; by default the smallest and the largest number.
-    ax : Axes, optional
-        Where to draw, without a colour bar; by default a figure of its own, with one.
-    cmap : str
-    spread : DataFrame, optional
-        Standard deviations, of the same shape as the table; shown as ``±`` where they are finite.
-    """
-    values = table.to_numpy(float)
-    low, high = limits or (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0, 1)
-    place = ax or plt.subplots(figsize=(1.6 + 1.3 * table.shape[1], 1.4 + 0.75 * table.shape[0]), layout="constrained")[1]
-    shown = _annotated(place, values, low, high, cmap, None if spread is None else spread.to_numpy(float))
-    names = [str(c) for c in table.columns]
-    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 8 else {}
-    place.set_xticks(range(len(names)), names, **slanted)
-    place.set_yticks(range(table.shape[0]), [f"{d:g}" for d in table.index])
-    place.set(title=title, xlabel="view", ylabel="photons per exposure")
-    if ax is None:
-        place.figure.colorbar(shown, ax=place, label=label)
-    return place.figure
-
-# %% ../../nbs/core/figures.ipynb #8ed4ff5e
-def show_heatmaps(tables: Mapping[str, pd.DataFrame], title: str, label: str, limits: tuple[float, float] | None = None, cmap: str = "viridis",
-                  spreads: Mapping[str, pd.DataFrame] | None = None) -> Figure:
-    """Heatmaps of the same doses and views by name, on one scale with one colour bar: side by side as far as their cells stay readable, then below each other.
-
-    Parameters
-    ----------
-    tables : mapping of name to DataFrame
-        Doses (rows) and views (columns), the views the same in each; a dose that one lacks is missing there.
-    title, label, limits, cmap
-        As for `show_heatmap`.
-    spreads : mapping of name to DataFrame, optional
-        Standard deviations of the numbers.
-    """
-    doses = sorted(set().union(*(t.index for t in tables.values())))
-    tables = {name: t.reindex(doses) for name, t in tables.items()}
-    spreads = {name: t.reindex(doses) for name, t in (spreads or {}).items()}
-    values = np.concatenate([t.to_numpy(float).ravel() for t in tables.values()])
-    low, high = limits or (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0, 1)
-    views, inner, narrowest = next(iter(tables.values())).shape[1], PAGE_WIDTH - 0.8, 0.56         # the colour bar takes 0.8 in
-    across = int(np.clip(inner // (0.65 + narrowest * views), 1, len(tables)))
-    cell, down = np.clip((inner / across - 0.65) / views, narrowest, 1.1), -(-len(tables) // across)
-    height = (0.5 if spreads else 0.4) * len(doses) + 1.3
-    fig, axes = plt.subplots(down, across, figsize=(across * (0.65 + cell * views) + 0.8, down * height + 0.4), layout="constrained", squeeze=False)
-    for ax, (name, table) in zip(axes.flat, tables.items()):
-        show_heatmap(table, name, label, (low, high), ax, cmap, spreads.get(name))
-        ax.set_xlabel("")
-        if ax not in axes[:, 0]:
-            ax.set(yticklabels=[], ylabel="")
-    for ax in axes.flat[len(tables):]:
-        ax.axis("off")
-    fig.colorbar(axes[0, 0].images[0], ax=axes, label=label, aspect=30, fraction=0.04)
-    fig.suptitle(title)
     return fig
 
 # %% ../../nbs/core/figures.ipynb #90e6ae52
