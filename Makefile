@@ -3,8 +3,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= study
+# "make test TESTS='-k overlap'" runs some of them
+TESTS ?=
+PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --maxprocesses 8 --durations 15 $(TESTS)
 
-.PHONY: study test chromium bench lab readme clean
+.PHONY: study test test-all lint types chromium bench lab readme clean
 .DELETE_ON_ERROR:
 
 # installed again only when what is installed changes; a half-made environment has no stamp
@@ -23,9 +26,22 @@ $(VENV)/dev.stamp: $(VENV)/study.stamp
 study: $(VENV)/study.stamp
 	$(BIN)/fly64 run $(STUDY) --profile quick
 
-## every test: the notebooks' own, and what no single notebook can show
-test: $(VENV)/dev.stamp chromium
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+## lint, types, and every test that is not marked slow, on all cores: the notebooks' own, and what no notebook can show
+test: lint types chromium
+	$(PYTEST) -m "not slow"
+
+## the same with the tests that take minutes
+test-all: lint types chromium
+	$(PYTEST)
+
+## what is wrong with the notebooks and the scripts, and what ruff would format
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check nbs tests benchmarks
+	$(BIN)/ruff format --check nbs tests benchmarks
+
+## the package's types; a second run takes a second
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
 
 # some tests drive a browser; where there is none, Debian's is installed if that may be done
 chromium:
@@ -49,4 +65,4 @@ readme:
 	sed -i.bak 's#](images/#](nbs/images/#' README.md && rm README.md.bak
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

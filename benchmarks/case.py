@@ -1,4 +1,5 @@
 """What a benchmark case is, and how it is measured; `suite.py` runs them, `cases/` holds them."""
+
 from __future__ import annotations
 
 import statistics
@@ -42,6 +43,7 @@ class Case:
     note : str or callable
         A remark; a callable is asked after the measurement.
     """
+
     name: str
     ours: Callable[[], Any] | None
     size: str = ""
@@ -70,9 +72,18 @@ def once(call: Callable[[], Any], unit: str) -> float:
 
 def measure(case: Case, budget_s: float) -> dict[str, Any]:
     """A row of the table: ours and the peer in turn (A B A B ...), until the repeats are done or the time is up."""
-    row: dict[str, Any] = {"case": case.name, "size": case.size, "unit": case.unit, "peer_name": case.peer_name, "ours": [], "peer": [],
-                           "error": "", "note": "",
-                           "items": case.items, "item": case.item}
+    row: dict[str, Any] = {
+        "case": case.name,
+        "size": case.size,
+        "unit": case.unit,
+        "peer_name": case.peer_name,
+        "ours": [],
+        "peer": [],
+        "error": "",
+        "note": "",
+        "items": case.items,
+        "item": case.item,
+    }
     sides = [(side, call) for side, call in (("ours", case.ours), ("peer", case.peer)) if call]
     if case.bound is not None:
         row["peer"] = [case.bound]
@@ -83,8 +94,9 @@ def measure(case: Case, budget_s: float) -> dict[str, Any]:
         for side, call in list(sides):
             try:
                 value = once(call, case.unit)
-            except Exception as error:                          # the suite fails nothing: an error is a row
-                row["error"] += f"{side}: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''} "
+            except Exception as error:  # the suite fails nothing: an error is a row
+                first_line = next(iter(str(error).strip().splitlines()), "")
+                row["error"] += f"{side}: {type(error).__name__}: {first_line} "
                 sides.remove((side, call))
                 continue
             if repeat >= 0:
@@ -96,8 +108,14 @@ def measure(case: Case, budget_s: float) -> dict[str, Any]:
     return row
 
 
-def scaling(name: str, sizes: Sequence[int], prepare: Callable[[int], Callable[[], Any]], item: str = "patterns", expected: float = 1.0,
-            repeats: int = 3) -> Case:
+def scaling(
+    name: str,
+    sizes: Sequence[int],
+    prepare: Callable[[int], Callable[[], Any]],
+    item: str = "patterns",
+    expected: float = 1.0,
+    repeats: int = 3,
+) -> Case:
     """A case that fits an exponent: least squares through log(fastest seconds) over log(size); its note is the curve.
 
     Parameters
@@ -120,13 +138,21 @@ def scaling(name: str, sizes: Sequence[int], prepare: Callable[[int], Callable[[
         x0, y0 = (statistics.mean(c) for c in zip(*points))
         return sum((x - x0) * (y - y0) for x, y in points) / sum((x - x0) ** 2 for x, _ in points)
 
-    return Case(name, exponent, size=f"{sizes[0]:,} to {sizes[-1]:,} {item}", bound=expected, peer_name="theory", unit="exponent", repeats=1,
-                warm_up=False,
-                note=lambda: "; ".join(f"{n:,}: {s:.3g} s" for n, s in seconds.items()))
+    return Case(
+        name,
+        exponent,
+        size=f"{sizes[0]:,} to {sizes[-1]:,} {item}",
+        bound=expected,
+        peer_name="theory",
+        unit="exponent",
+        repeats=1,
+        warm_up=False,
+        note=lambda: "; ".join(f"{n:,}: {s:.3g} s" for n, s in seconds.items()),
+    )
 
 
 def in_child(code: str, *arguments: Any) -> str:
-    """Output of some code in a Python of its own, with the same environment; RuntimeError with its last line if it fails."""
+    """Output of some code in a Python of its own, same environment; RuntimeError with its last line if it fails."""
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"exit status {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1]}")

@@ -2,10 +2,11 @@
 
     python benchmarks/suite.py [--full] [--gpu] [--only NAME ...] [--study PATH] [--output FILE.md]
 
-Each file in `cases/` runs in a process of its own, with one thread a library; ours and the peer are called in turn. The ratio is that of the
-medians, and in brackets that of the fastest calls; below 1, ours takes less. It is no test: a case that raises, or whose peer is not installed,
-is a row that says so.
+Each file in `cases/` runs in a process of its own, with one thread a library; ours and the peer are called in turn.
+The ratio is that of the medians, and in brackets that of the fastest calls; below 1, ours takes less. It is no test:
+a case that raises, or whose peer is not installed, is a row that says so.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,41 +30,66 @@ from case import measure
 
 CASES = Path(__file__).parent / "cases"
 LIBRARIES = ("numpy", "scipy", "torch", "torchmetrics", "ptychi", "tensorflow", "keras", "scikit-image", "h5py")
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-                            "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    ),
+    "1",
+)
 SCALES = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))}
-MARK = "benchmark row: "                                       # of a child's lines, the parent reads those that begin so
+MARK = "benchmark row: "  # of a child's lines, the parent reads those that begin so
 
 
-def say(record: dict[str, Any]) -> None:
-    """Tell the parent."""
+def send(record: dict[str, Any]) -> None:
+    """Give a row, or the beginning of one, to the parent."""
     print(MARK + json.dumps(record), flush=True)
 
 
 def run_file(name: str, full: bool, gpu: bool) -> None:
-    """Run the cases of one file in this process, and say how each went."""
+    """Run the cases of one file in this process, and send a row for each."""
     try:
         found = importlib.util.spec_from_file_location(f"cases.{name}", CASES / f"{name}.py")
-        module = sys.modules[found.name] = importlib.util.module_from_spec(found)      # dataclasses look their module up
+        module = sys.modules[found.name] = importlib.util.module_from_spec(found)  # dataclasses look their module up
         found.loader.exec_module(module)
         cases = module.cases(full, gpu)
     except Exception as error:
         traceback.print_exc()
-        say({"case": "all of it", "error": f"{type(error).__name__}: {error}"})
+        send({"case": "all of it", "error": f"{type(error).__name__}: {error}"})
         return
     for number, case in enumerate(cases):
-        say({"begins": case.name, "number": number, "of": len(cases)})
-        say(measure(case, 60.0 if full else 4.0))
+        send({"begins": case.name, "number": number, "of": len(cases)})
+        send(measure(case, 60.0 if full else 4.0))
 
 
 def rows_of(name: str, arguments: argparse.Namespace, gpu: bool) -> Iterator[dict[str, Any]]:
-    """What a process of its own says about the cases of a file, as it says it."""
-    environment = {**os.environ, **ONE_THREAD, "PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "3", "FLY64_BENCH_STUDY": arguments.study or ""}
+    """What a process of its own sends about the cases of a file, as it comes."""
+    environment = {
+        **os.environ,
+        **ONE_THREAD,
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "FLY64_BENCH_STUDY": arguments.study or "",
+    }
     if not gpu:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", name, *(["--full"] if arguments.full else []), *(["--gpu"] if gpu else [])]
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True,
-                                                                  env=environment) as child:
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--child",
+        name,
+        *(["--full"] if arguments.full else []),
+        *(["--gpu"] if gpu else []),
+    ]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as child,
+    ):
         for line in child.stdout:
             if line.startswith(MARK):
                 yield json.loads(line.removeprefix(MARK))
@@ -102,10 +128,12 @@ def heading(full: bool, asked_gpu: bool, gpu: str) -> list[str]:
     """Date, machine and versions."""
     import psutil
 
-    lines = [f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, {'full' if full else 'default'} form",
-             f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB; "
-             f"load at the beginning {os.getloadavg()[0]:.1f}; one thread a library",
-             f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in LIBRARIES)]
+    lines = [
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {'full' if full else 'default'} form",
+        f"{processor()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB; "
+        f"load at the beginning {os.getloadavg()[0]:.1f}; one thread a library",
+        f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+    ]
     if asked_gpu:
         lines.append(f"GPU: {gpu}" if gpu else "GPU: PyTorch finds none here, so everything ran on the CPU")
     return lines
@@ -116,7 +144,9 @@ def numbers(values: list[float], unit: str) -> str:
     if not values:
         return "-"
     middle = statistics.median(values)
-    factor, name = next(((f, n) for f, n in SCALES.get(unit, ((1.0, unit),)) if middle >= f), SCALES.get(unit, ((1.0, unit),))[-1])
+    factor, name = next(
+        ((f, n) for f, n in SCALES.get(unit, ((1.0, unit),)) if middle >= f), SCALES.get(unit, ((1.0, unit),))[-1]
+    )
     shown = [middle] if len(values) == 1 else [min(values), middle, max(values)]
     return " / ".join(f"{v / factor:,.0f}" if v / factor >= 999.5 else f"{v / factor:.3g}" for v in shown) + f" {name}"
 
@@ -133,20 +163,49 @@ def columns(row: dict[str, Any]) -> list[str]:
     """A row of the table as text."""
     if "ours" not in row:
         return [row["file"], row["case"], "", "-", "", "-", "-", row["error"]]
-    rate = f"{row['items'] / statistics.median(row['ours']):,.0f} {row['item']}/s" if row["items"] and row["ours"] and row["unit"] == "s" else ""
+    rate = (
+        f"{row['items'] / statistics.median(row['ours']):,.0f} {row['item']}/s"
+        if row["items"] and row["ours"] and row["unit"] == "s"
+        else ""
+    )
     remark = "; ".join(t for t in (rate, row["note"], row["error"].strip()) if t)
-    return [row["file"], row["case"], row["size"], numbers(row["ours"], row["unit"]), row["peer_name"], numbers(row["peer"], row["unit"]),
-            ratio(row["ours"], row["peer"]), remark]
+    return [
+        row["file"],
+        row["case"],
+        row["size"],
+        numbers(row["ours"], row["unit"]),
+        row["peer_name"],
+        numbers(row["peer"], row["unit"]),
+        ratio(row["ours"], row["peer"]),
+        remark,
+    ]
 
 
-TITLES = ["file", "case", "size", "ours: min / median / max", "peer or bound", "its min / median / max", "ratio", "remarks"]
+TITLES = [
+    "file",
+    "case",
+    "size",
+    "ours: min / median / max",
+    "peer or bound",
+    "its min / median / max",
+    "ratio",
+    "remarks",
+]
 
 
 def markdown(head: list[str], rows: list[dict[str, Any]]) -> str:
     """The table as a Markdown document."""
     cells = lambda row: "| " + " | ".join(text.replace("|", "\\|") for text in row) + " |"
-    lines = ["# Benchmarks", "", *(f"- {line}" for line in head), "", " ".join(__doc__.split("\n\n")[-1].split()), "", cells(TITLES),
-             "|" + "---|" * len(TITLES)]
+    lines = [
+        "# Benchmarks",
+        "",
+        *(f"- {line}" for line in head),
+        "",
+        " ".join(__doc__.split("\n\n")[-1].split()),
+        "",
+        cells(TITLES),
+        "|" + "---|" * len(TITLES),
+    ]
     return "\n".join([*lines, *(cells(columns(row)) for row in rows)]) + "\n"
 
 
@@ -180,18 +239,28 @@ def run(arguments: argparse.Namespace) -> None:
     gpu = gpu_name() if arguments.gpu else ""
     head, rows, took = heading(arguments.full, arguments.gpu, gpu), [], {}
     chosen = [name for name in names if not arguments.only or name in arguments.only]
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as progress:
         task = progress.add_task("", total=None)
         for place, name in enumerate(chosen):
             progress.update(task, description=f"{place + 1}/{len(chosen)} {name}")
             began = time.perf_counter()
-            for said in rows_of(name, arguments, bool(gpu)):
-                if "begins" in said:
-                    progress.update(task, description=f"{place + 1}/{len(chosen)} {name}: {said['number'] + 1}/{said['of']} {said['begins']}")
+            for row in rows_of(name, arguments, bool(gpu)):
+                if "begins" in row:
+                    case = f"{row['number'] + 1}/{row['of']} {row['begins']}"
+                    progress.update(task, description=f"{place + 1}/{len(chosen)} {name}: {case}")
                 else:
-                    rows.append({"file": name, **said})
+                    rows.append({"file": name, **row})
             took[name] = time.perf_counter() - began
-    head.append(f"{len(rows)} cases in {sum(took.values()):.0f} s: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items()))
+    head.append(
+        f"{len(rows)} cases in {sum(took.values()):.0f} s: "
+        + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in took.items())
+    )
     show(console, head, rows)
     if arguments.output:
         arguments.output.write_text(markdown(head, rows), encoding="utf-8")
@@ -202,7 +271,9 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="larger sizes, more repeats, and a quick study of its own")
     parser.add_argument("--gpu", action="store_true", help="the same with the GPU where a case can use it")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="files of cases/, without the ending")
-    parser.add_argument("--study", metavar="PATH", help="a finished study, whose time and memory are broken down by phase")
+    parser.add_argument(
+        "--study", metavar="PATH", help="a finished study, whose time and memory are broken down by phase"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown, too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     chosen = parser.parse_args()

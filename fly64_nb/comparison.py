@@ -5,7 +5,7 @@
 # %% ../nbs/06_comparison.ipynb #998466fa
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .contract import Dataset, validate_dataset_contract
-from .core.alignment import Aligned, Field, align, common_field, true_phase
-from .core.checkpoints import read_checkpoint_record
-from .core.formats import FormatError, array_digest, atomic_path, load_arrays, metadata_array, write_npz
-from .core.jobs import Job, JobResult, preview, require_inputs, write_manifest
-from .core.limits import light_through, rms_phase_limit
-from .core.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
-from .design import StudyDesign, dose_folder, read_study, study_roots
-from .lsqml import read_reconstruction, reconstruction_dir
-from .overlap import leave_out_skipped, skipped_view, view_path
-from .training import METHODS, checkpoint_path, gridsize_of, reconstruct_with_network, trained_view
+from .contract import validate_dataset_contract
+from .data.dataset import Dataset
+from .data.files import FormatError, atomic_path, load_arrays, metadata_array, write_npz
+from .data.reconstruction import read_reconstruction
+from .datasets import build_generation_jobs
+from .design import StudyDesign, read_study, study_roots
+from .overlap import build_overlap_jobs
+from .physics.limits import light_through, rms_phase_limit
+from .physics.photons import photons_per_unit
+from .quality.alignment import Aligned, Field, align, common_field, true_phase
+from .quality.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
+from .quality.table import gather_metrics, headline, metrics_columns, write_metrics
+from .engine.inputs import ready_jobs, writers_of
+from .engine.job import Job, JobResult, preview
+from .engine.record import write_manifest
+from .study.condition import Condition
+from .study.layout import Layout, job_name
 
 # %% auto #0
-__all__ = ['METHOD_ORDER', 'METRICS_COLUMNS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob',
-           'comparison_dir', 'method_files', 'comparison_jobs', 'build_comparison_jobs', 'expected_record',
-           'refuse_inputs', 'execute_comparison_jobs', 'write_summary', 'gather_metrics', 'write_metrics', 'values_of',
-           'pivot', 'pivot_spread', 'headline', 'best_method', 'Comparison', 'Image', 'compare_condition', 'read_image',
-           'expected_photons', 'study_comparison', 'write_comparison']
+__all__ = ['PICTURES', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob', 'comparison_jobs',
+           'build_comparison_jobs', 'execute_comparison_jobs', 'write_summary', 'study_metrics', 'write_study_metrics',
+           'Comparison', 'Image', 'compare_condition', 'read_image', 'expected_photons', 'study_comparison',
+           'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
-METHOD_ORDER = (*METHODS, "PtyChi")
-METRICS_COLUMNS = ["dose", "view", "split", "seed", "method", "channel", "metric", "value"]
-
-
 def ring_correlations(truth: np.ndarray, aligned: Aligned) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Fourier ring correlation with the truth by channel: amplitude, phase, complex."""
-    pairs = {"amplitude": (np.abs(truth), np.abs(aligned.image)), "phase": (true_phase(truth), aligned.phase), "complex": (truth, aligned.image)}
+    pairs = {
+        "amplitude": (np.abs(truth), np.abs(aligned.image)),
+        "phase": (true_phase(truth), aligned.phase),
+        "complex": (truth, aligned.image),
+    }
     return {channel: fourier_ring_correlation(a, b) for channel, (a, b) in pairs.items()}
 
 
-def compare(truth: np.ndarray, aligned: Aligned, sigma: float = 1.0, frc_threshold: float = 0.5) -> list[tuple[str, str, float]]:
+def compare(
+    truth: np.ndarray, aligned: Aligned, sigma: float = 1.0, frc_threshold: float = 0.5
+) -> list[tuple[str, str, float]]:
     """Metrics of an aligned reconstruction as (channel, metric, value).
 
     Parameters
@@ -62,14 +69,20 @@ def compare(truth: np.ndarray, aligned: Aligned, sigma: float = 1.0, frc_thresho
     rows += [("phase", k, v) for k, v in published_phase_metrics(phase, aligned.phase, sigma).items()]
     rows += [("complex", "rmse", float(np.sqrt(np.mean(np.abs(aligned.image - truth) ** 2))))]
     for channel, (frequency, correlation) in ring_correlations(truth, aligned).items():
-        rows += [(channel, f"frc{frc_threshold * 100:.0f}", crossing(frequency, correlation, frc_threshold)),
-                 (channel, "frc1over7", crossing(frequency, correlation, 1 / 7))]
-    rows += [("complex", "shift_y_px", aligned.shift[0]), ("complex", "shift_x_px", aligned.shift[1]),
-             ("complex", "ramp_y_cycles_per_px", aligned.ramp[0]), ("complex", "ramp_x_cycles_per_px", aligned.ramp[1]),
-             ("complex", "factor", abs(aligned.factor))]
+        rows += [
+            (channel, f"frc{frc_threshold * 100:.0f}", crossing(frequency, correlation, frc_threshold)),
+            (channel, "frc1over7", crossing(frequency, correlation, 1 / 7)),
+        ]
+    rows += [
+        ("complex", "shift_y_px", aligned.shift[0]),
+        ("complex", "shift_x_px", aligned.shift[1]),
+        ("complex", "ramp_y_cycles_per_px", aligned.ramp[0]),
+        ("complex", "ramp_x_cycles_per_px", aligned.ramp[1]),
+        ("complex", "factor", abs(aligned.factor)),
+    ]
     return rows
 
-
+# %% ../nbs/06_comparison.ipynb #235f2784
 def complex_correlations(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Magnitude of the complex correlation coefficient of each image with each other, means removed."""
     centred = np.stack([i.ravel() - i.mean() for i in images.values()])
@@ -81,83 +94,97 @@ def complex_correlations(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 class ComparisonJob(Job):
     """Comparison of one dose, view and split."""
 
+    def with_present_inputs(self, without: Iterable[Path] = ()) -> ComparisonJob:
+        """The job with the reconstructions that are there and count; only their methods are compared."""
+        job = super().with_present_inputs(without)
+        made = {path.parent.name for path in job.inputs if path.name == "reconstruction.npz"}
+        methods = [name for name in self.parameters["methods"] if name in made]
+        return replace(self, inputs=job.inputs, optional_inputs=(), parameters={**self.parameters, "methods": methods})
+
     def refusal(self) -> str | None:
         """Why the comparison cannot be made from its files, or None."""
-        return refuse_inputs(self, read_study(self.study)["design"])
+        try:
+            found = [path for path in self.inputs if path.name == "reconstruction.npz"]
+            for path in found:
+                read_reconstruction(path)
+            if not found:
+                raise FormatError(self.study, None, f"no reconstruction of {self.title}", "one of any method")
+        except FormatError as refusal:
+            return f"FormatError: {refusal}"
+        return None
 
 
-def comparison_dir(study: str | Path, dose: float, view: str, split: str) -> Path:
-    """Folder of a condition's comparison."""
-    return Path(study) / "phase_g" / dose_folder(dose) / view / split
+PICTURES = ("comparison", "frc", "correlation_heatmap", "ms_ssim_heatmap")
 
-
-def method_files(study: str | Path, design: StudyDesign, dose: float, view: str, split: str) -> dict[str, Path]:
-    """What each method's image of a condition is made from; a network whose view phase D left out of training is not among them."""
-    files = {method: checkpoint_path(study, design, dose, view, method) for method in METHODS
-             if skipped_view(study, dose, trained_view(method, view), "train") is None}
-    return {**files, "PtyChi": reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"}
-
-
+# %% ../nbs/06_comparison.ipynb #e759947d
 def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJob]:
-    """Every comparison of a design in fixed order; networks, and the views that share the field, as far as earlier phases make them."""
-    study, jobs = Path(study), []
-    for dose, view, split in design.conditions:
-        folder = comparison_dir(study, dose, view, split)
-        own = view_path(study, dose, view, split)
-        jobs.append(ComparisonJob(
-            phase="phase_g", name=f"{dose_folder(dose)}/{view}_{split}", notebook="06_comparison.ipynb", study=study, dose=dose,
-            view=view, split=split, gridsize=gridsize_of(design, view), parameters={"study": ".", "dose": dose, "view": view, "split": split},
-            inputs=(own, reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz", study / "study.json"),
-            optional_inputs=(*(checkpoint_path(study, design, dose, view, method) for method in METHODS),
-                             *(path for v in design.views if (path := view_path(study, dose, v, split)) != own)),
-            outputs=tuple(folder / name for name in ("metrics.csv", "aligned.npz", "comparison.png", "frc.png", "correlation_heatmap.png", "ms_ssim_heatmap.png")),
-            log_path=folder / "comparison.log", memory_gb=2.0,
-            imports=("fly64_nb.comparison", "fly64_nb.core.networks", "torchmetrics.functional.image", "fly64_nb.core.figures")))
+    """Every comparison of a design in fixed order; methods and views as far as earlier phases make them."""
+    layout = Layout(Path(study))
+    fixed = {
+        "views": list(design.views), "methods": [m.name for m in design.methods], "seed": design.simulation_seed,
+        "ms_ssim_sigma": design.ms_ssim_sigma, "frc_threshold": design.frc_threshold,
+    }  # fmt: skip
+    jobs = []
+    for condition in design.conditions:
+        folder, own = layout.comparison(condition), layout.dataset(condition)
+        made = [layout.reconstruction(condition, method.name) for method in design.methods]
+        shared = [path for view in design.views if (path := layout.dataset(condition.on(view))) != own]
+        jobs.append(
+            ComparisonJob(
+                phase="phase_g",
+                name=job_name(condition),
+                notebook="06_comparison.ipynb",
+                study=layout.root,
+                condition={**condition.values(), "gridsize": design.gridsize(condition.view)},
+                parameters={
+                    "study": ".",
+                    "dose": condition.dose,
+                    "view": condition.view,
+                    "split": condition.split,
+                    "exposure": list(map(list, condition.exposure)),
+                    "others": list(map(list, condition.others)),
+                    **fixed,
+                },  # fmt: skip
+                inputs=(own,),
+                optional_inputs=(*made, *shared),
+                outputs=(
+                    layout.condition_metrics(condition),
+                    layout.aligned(condition),
+                    *(folder / f"{p}.png" for p in PICTURES),
+                ),
+                log_path=folder / "comparison.log",
+                pictures=True,
+                memory_gb=2.0,
+                family="torch",
+                imports=(
+                    "fly64_nb.comparison",
+                    "torchmetrics.functional.image",
+                    "fly64_nb.show.images",
+                    "fly64_nb.show.curves",
+                ),
+            )
+        )
     return jobs
 
-
-def build_comparison_jobs(study: str | Path, design: StudyDesign, allow_missing: bool = False) -> tuple[list[ComparisonJob], list[dict[str, Any]]]:
+# %% ../nbs/06_comparison.ipynb #d11e4d39
+def build_comparison_jobs(
+    study: str | Path, design: StudyDesign, allow_missing: bool = False
+) -> tuple[list[ComparisonJob], list[dict[str, Any]]]:
     """Comparison jobs of a study in fixed order, and a row with the reason for each condition that is left out.
 
-    A condition is left out when phase D gave a reason, or, with `allow_missing`, when an input is missing; without, such a job is
-    among the jobs and will fail by name.
+    Raises
+    ------
+    FileNotFoundError
+        If a dataset is missing, phase D gave no reason for it, and `allow_missing` is false.
     """
-    jobs, skipped = leave_out_skipped(comparison_jobs(study, design))
-    # phase D has run and says what it left out: all else that a comparison can use, it must use
-    absent = {job.name: {path for v in design.views if skipped_view(study, job.dose, v, job.split) for path in [view_path(study, job.dose, v, job.split)]}
-              | {checkpoint_path(study, design, job.dose, job.view, m) for m in METHODS} - set(method_files(study, design, job.dose, job.view, job.split).values())
-              for job in jobs}
-    jobs = [replace(job, inputs=(*job.inputs, *(p for p in job.optional_inputs if p not in absent[job.name])), optional_inputs=()) for job in jobs]
-    if not allow_missing:
-        return jobs, skipped
-    ready, missing = require_inputs(jobs, True)
-    return ready, skipped + missing
-
-# %% ../nbs/06_comparison.ipynb #00f7f455
-def expected_record(design: StudyDesign, dose: float, view: str, method: str, probe_digest: str) -> dict[str, Any]:
-    """What a checkpoint must say of itself to be used for a condition."""
-    trained_on = trained_view(method, view)
-    return {"method": method, "dose": dose, "view": trained_on, "gridsize": gridsize_of(design, trained_on), "probe_digest": probe_digest}
-
-
-def refuse_inputs(job: ComparisonJob, design: StudyDesign) -> str | None:
-    """Why a comparison cannot be made from its files, or None."""
-    try:
-        for path in job.inputs:
-            if not path.is_file():
-                raise FormatError(path, None, "no file", "the file that an earlier phase writes")
-        data = load_arrays(view_path(job.study, job.dose, job.view, job.split), ["probeGuess"])
-        for method, path in method_files(job.study, design, job.dose, job.view, job.split).items():
-            if method == "PtyChi":
-                read_reconstruction(path)
-            else:
-                read_checkpoint_record(path, **expected_record(design, job.dose, job.view, method, array_digest(data["probeGuess"])))
-    except FormatError as refusal:
-        return f"FormatError: {refusal}"
-    return None
+    writers = writers_of([*build_generation_jobs(study, design), *build_overlap_jobs(study, design)])
+    ready, rows = ready_jobs(comparison_jobs(study, design), writers, allow_missing)
+    return [job.with_present_inputs() for job in ready], rows
 
 # %% ../nbs/06_comparison.ipynb #19ccc9a7
-def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, workers: int = 0, dry_run: bool = False) -> list[JobResult]:
+def execute_comparison_jobs(
+    jobs: Sequence[ComparisonJob], study: str | Path, workers: int = 0, dry_run: bool = False
+) -> list[JobResult]:
     """Run comparisons, write ``comparison_manifest.json`` and ``comparison_summary.txt``, and gather ``metrics.csv``.
 
     Parameters
@@ -173,122 +200,51 @@ def execute_comparison_jobs(jobs: Sequence[ComparisonJob], study: str | Path, wo
     Returns
     -------
     list of JobResult
-        A comparison that fails is a row; the others go on. One whose input is missing or no good fails with return code 2, before
-        any of them starts.
+        A comparison that fails is a row; the others go on. One whose input is missing or no good fails with return
+        code 2, before any of them starts. The manifest counts them: ``n_success``, ``n_failed``.
     """
-    from fly64_nb.core.cluster import Engine
-    from fly64_nb.core.engine import plan_jobs
+    from fly64_nb.engine.cluster import Runner
+    from fly64_nb.engine.graph import plan_jobs
 
     study = Path(study)
     if dry_run:
         results = [preview(job) for job in jobs]
     else:
-        with Engine(study, "execute_comparison_jobs", workers) as engine:
-            results = engine.run(plan_jobs(jobs))
-    ended = write_manifest(study / "phase_g" / "comparison_manifest.json", jobs, results)
+        with Runner(study, "execute_comparison_jobs", workers) as runner:
+            results = runner.run(plan_jobs(jobs))
+    ended = write_manifest(Layout(study).manifest("phase_g"), jobs, results)
     if not dry_run:
         write_summary(study, jobs, ended)
     return results
 
 
-def write_summary(study: Path, jobs: Sequence[ComparisonJob], ended: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``metrics.csv``, see `write_metrics`, and ``comparison_summary.txt``."""
-    table = write_metrics(study)
-    lines = [f"{len(jobs)} comparisons: {sum(r['status'] == 'done' for r in ended)} done, {sum(r['status'] == 'failed' for r in ended)} failed", ""]
-    lines += [f"{r['status']:>10}  {r['name']}  {r['detail'] if r['status'] == 'failed' else ''}".rstrip() for r in ended]
+def write_summary(study: Path, jobs: Sequence[Job], ended: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.csv``, see `write_study_metrics`, and ``comparison_summary.txt``."""
+    table = write_study_metrics(study)
+    count = {status: sum(row["status"] == status for row in ended) for status in ("done", "failed")}
+    lines = [f"{len(jobs)} comparisons: {count['done']} done, {count['failed']} failed", ""]
+    for row in ended:
+        detail = row["detail"] if row["status"] == "failed" else ""
+        lines.append(f"{row['status']:>10}  {row['name']}  {detail}".rstrip())
     if len(table):
         lines += ["", headline(table).to_string()]
-    with atomic_path(study / "phase_g" / "comparison_summary.txt") as temporary:
+    with atomic_path(Layout(study).phase("g") / "comparison_summary.txt") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-# %% ../nbs/06_comparison.ipynb #fc3ea7f5
-def gather_metrics(study: str | Path) -> pd.DataFrame:
-    """Every ``metrics.csv`` of a study and its replicates in one table: conditions in the study's order, in each of them seeds ascending."""
+# %% ../nbs/06_comparison.ipynb #a0ff3ea4
+def study_metrics(study: str | Path) -> pd.DataFrame:
+    """The tidy table of a study and its replicates: conditions in the study's order, seeds ascending."""
     design = read_study(study)["design"]
-    roots = study_roots(study, design).values()
-    files = [comparison_dir(root, *condition) / "metrics.csv" for condition in design.conditions for root in roots]
-    tables = [pd.read_csv(f) for f in files if f.is_file()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=METRICS_COLUMNS)
+    layouts = [Layout(root) for root in study_roots(study, design).values()]
+    files = [layout.condition_metrics(condition) for condition in design.conditions for layout in layouts]
+    return gather_metrics(files, {axis.name: axis.neutral for axis in design.axes})
 
 
-def write_metrics(study: str | Path) -> pd.DataFrame:
+def write_study_metrics(study: str | Path) -> pd.DataFrame:
     """Gather the tidy table of a study and its replicates and write it as ``metrics.csv``."""
-    table = gather_metrics(study)
-    with atomic_path(Path(study) / "metrics.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    table = study_metrics(study)
+    write_metrics(Layout(Path(study)).metrics, table)
     return table
-
-
-def values_of(table: pd.DataFrame, metric: str, channel: str, split: str) -> pd.Series:
-    """One metric of a split by (dose, view, method, seed), in the table's order, without missing values."""
-    rows = table[(table["metric"] == metric) & (table["channel"] == channel) & (table["split"] == split)]
-    return rows.set_index(["dose", "view", "method", "seed"])["value"].astype(float).dropna()
-
-# %% ../nbs/06_comparison.ipynb #5bc6018c
-def _over_dose_and_view(table: pd.DataFrame, metric: str, channel: str, method: str, split: str, statistic: str) -> pd.DataFrame:
-    values = values_of(table, metric, channel, split)
-    here = values[values.index.get_level_values("method") == method].groupby(["dose", "view"]).agg(statistic)
-    return here.unstack("view").sort_index().reindex(columns=list(dict.fromkeys(table["view"])))
-
-
-def pivot(table: pd.DataFrame, metric: str, channel: str, method: str, split: str) -> pd.DataFrame:
-    """Mean over seeds of one metric over dose (rows, ascending) and view (columns, in the table's order)."""
-    return _over_dose_and_view(table, metric, channel, method, split, "mean")
-
-
-def pivot_spread(table: pd.DataFrame, metric: str, channel: str, method: str, split: str) -> pd.DataFrame:
-    """Sample standard deviation over seeds (ddof 1) where `pivot` has their mean; missing where there is one seed."""
-    return _over_dose_and_view(table, metric, channel, method, split, "std")
-
-
-def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Headline table of a split by condition and method: phase MS-SSIM (ours, published convention), phase RMSE, amplitude SSIM and RMSE, FRC50, seconds.
-
-    *Times the limit* is the phase RMSE as a multiple of its shot-noise limit. With several seeds the numbers are means over them,
-    ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
-    """
-    wanted = {"phase MS-SSIM": ("phase", "ms_ssim"), "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
-              "phase RMSE (rad)": ("phase", "rmse"), "times the limit": ("phase", "rmse_limit"), "amplitude SSIM": ("amplitude", "ssim"),
-              "amplitude RMSE": ("amplitude", "rmse"), "FRC50 (1/px)": ("complex", "frc50"), "seconds": ("complex", "seconds")}
-    values = {name: values_of(table, metric, channel, split) for name, (channel, metric) in wanted.items()}
-    values["times the limit"] = (values["phase RMSE (rad)"] / values["times the limit"]).dropna()
-    by_seed = {name: rows.groupby(["dose", "view", "method"]) for name, rows in values.items()}
-    result = pd.DataFrame({name: rows.mean() for name, rows in by_seed.items() if len(rows)})
-    if table["seed"].nunique() > 1 and "phase MS-SSIM" in result:
-        result.insert(1, "± phase MS-SSIM", by_seed["phase MS-SSIM"].std(ddof=1))
-        result["seeds"] = by_seed["phase MS-SSIM"].count().reindex(result.index, fill_value=0)
-    place = {"view": list(dict.fromkeys(table["view"])).index, "method": METHOD_ORDER.index}
-    return result.sort_index(key=lambda level: level.map(place[level.name]) if level.name in place else level).round(4)
-
-# %% ../nbs/06_comparison.ipynb #953add26
-def best_method(table: pd.DataFrame, metric: str = "ms_ssim", channel: str = "phase", split: str = "test", lower: bool = False) -> pd.DataFrame:
-    """Best method of each (dose, view) by its mean over seeds, and its lead over the next one.
-
-    Parameters
-    ----------
-    table : DataFrame
-        The tidy table.
-    metric, channel, split : str
-    lower : bool
-        Lower is better, as for ``rmse``.
-
-    Returns
-    -------
-    DataFrame
-        By dose and view, in the study's order: ``best``, its ``mean``, ``runner-up`` (None where there is one method), ``margin``, the mean of the paired
-        differences over the ``seeds`` that both have, positive where the best is better, ``standard error`` of it (missing with one seed), and
-        ``decided``: whether the margin is above two standard errors, None where nothing can be said.
-    """
-    rows, views, values = [], list(dict.fromkeys(table["view"])), values_of(table, metric, channel, split).unstack("method")
-    for dose, view in sorted(set(values.index.droplevel("seed")), key=lambda condition: (condition[0], views.index(condition[1]))):
-        here = values.loc[dose, view].reindex(columns=list(METHOD_ORDER)).dropna(axis="columns", how="all")
-        best, second = [*here.mean().sort_values(ascending=lower, kind="stable").index, None][:2]
-        leads = ((here[best] - here[second]) * (-1 if lower else 1)).dropna() if second else pd.Series(dtype=float)
-        error = leads.std(ddof=1) / np.sqrt(len(leads)) if len(leads) > 1 else np.nan
-        rows.append({"dose": dose, "view": view, "best": best, "mean": here[best].mean(), "runner-up": second, "margin": leads.mean(), "standard error": error,
-                     "seeds": len(leads), "decided": bool(leads.mean() > 2 * error) if len(leads) > 1 else None})
-    names = ["dose", "view", "best", "mean", "runner-up", "margin", "standard error", "seeds", "decided"]
-    return pd.DataFrame(rows, columns=names).astype({"runner-up": object, "decided": object}).set_index(["dose", "view"])
 
 # %% ../nbs/06_comparison.ipynb #c18d7226
 @dataclass(frozen=True)
@@ -308,6 +264,7 @@ class Comparison:
     pixel_size_m : float or None
         Size of an object pixel, where it is known.
     """
+
     truth: np.ndarray
     field: Field
     methods: Mapping[str, Aligned]
@@ -319,13 +276,23 @@ class Comparison:
 @dataclass(frozen=True)
 class Image:
     """What a method made of a condition: image, its first pixel in the truth's grid, and the seconds it took."""
+
     object: np.ndarray
     origin: tuple[int, int]
     seconds: float
 
-
-def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Image], design: StudyDesign, dose: float, view: str, split: str,
-                      photons: np.ndarray | None = None) -> Comparison:
+# %% ../nbs/06_comparison.ipynb #e18ae749
+def compare_condition(
+    truth: np.ndarray,
+    field: Field,
+    images: Mapping[str, Image],
+    condition: Condition,
+    *,
+    seed: int = 42,
+    ms_ssim_sigma: float = 1.0,
+    frc_threshold: float = 0.5,
+    photons: np.ndarray | None = None,
+) -> Comparison:
     """Align every method's image with the truth in a field and measure it.
 
     Parameters
@@ -333,53 +300,54 @@ def compare_condition(truth: np.ndarray, field: Field, images: Mapping[str, Imag
     truth : (M, M') complex array
     field : Field
     images : mapping of method to Image
-    design : StudyDesign
-    dose, view, split : float, str, str
+    condition : Condition
         What the rows are of.
+    seed : int
+        Of the noise, a column of the table.
+    ms_ssim_sigma, frc_threshold : float
+        See `compare`.
     photons : (M, M') float array, optional
         Expected photons through each pixel of the truth; without it the table has no ``rmse_limit``.
-
-    Returns
-    -------
-    Comparison
     """
     aligned = {method: align(truth, image.object, image.origin, field) for method, image in images.items()}
     cut, lit = field.crop(truth), None if photons is None else field.crop(photons)
     limit = [] if lit is None else [("phase", "rmse_limit", rms_phase_limit(lit))]
-    rows = [[dose, view, split, design.simulation_seed, method, *row] for method, a in aligned.items()
-            for row in [*compare(cut, a, design.ms_ssim_sigma, design.frc_threshold), *limit, ("complex", "seconds", images[method].seconds)]]
-    return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=METRICS_COLUMNS), lit)
+    further = dict(condition.further)
+    place = [condition.dose, condition.view, *further.values(), condition.split, seed]
+    rows = []
+    for method, a in aligned.items():
+        measured = compare(cut, a, ms_ssim_sigma, frc_threshold)
+        rows += [[*place, method, *row] for row in [*measured, *limit, ("complex", "seconds", images[method].seconds)]]
+    return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=metrics_columns(list(further))), lit)
 
 # %% ../nbs/06_comparison.ipynb #bc497108
-def read_image(path: str | Path, method: str, data: Dataset, design: StudyDesign) -> Image:
-    """Image of a dataset by a method: from LSQML's file, or by running a network from its checkpoint on the dataset."""
-    if method == "PtyChi":
-        found = read_reconstruction(path)
-        return Image(found["object"], tuple(found["origin"].tolist()), found["metadata"]["seconds"])
-    from fly64_nb.core.networks import load_network
-
-    view = data.metadata.get("view", "baseline")
-    network = load_network(path, **expected_record(design, data.dose, view, method, array_digest(data.probe)))
-    return Image(*reconstruct_with_network(network, data))
+def read_image(path: str | Path) -> Image:
+    """Image of a reconstruction file."""
+    found = read_reconstruction(path)
+    return Image(found["object"], tuple(found["origin"].tolist()), found["metadata"]["seconds"])
 
 
 def expected_photons(data: Dataset) -> np.ndarray:
     """Expected photons through each object pixel in all exposures of a dataset, (M, M') float64.
 
-    Its dose is the mean over the full scan, and the probe is scaled to that: these exposures may have a few per cent more or less.
+    Its dose is the mean over the full scan, and the probe is scaled to that: these exposures may have a few per cent
+    more or less.
     """
-    return light_through(data.object, data.probe, data.y, data.x) * (data.dose / (data.window / 2) ** 2)
+    return light_through(data.object, data.probe, data.y, data.x) * photons_per_unit(data.dose, data.window)
 
 
-def study_comparison(study: str | Path, dose: float, view: str, split: str) -> Comparison:
-    """Compare one condition of a study."""
-    design = read_study(study)["design"]
-    views = [v for v in design.views if view_path(study, dose, v, split).is_file()]
-    positions = [load_arrays(view_path(study, dose, v, split), ["ycoords", "xcoords"]) for v in views]
-    data = validate_dataset_contract(view_path(study, dose, view, split))
+def study_comparison(
+    study: str | Path, condition: Condition, views: Sequence[str], methods: Sequence[str], **settings: Any
+) -> Comparison:
+    """Compare one condition of a study; `settings` as of `compare_condition`."""
+    layout = Layout(Path(study))
+    scans = [path for view in views if (path := layout.dataset(condition.on(view))).is_file()]
+    positions = [load_arrays(path, ["ycoords", "xcoords"]) for path in scans]
+    data = validate_dataset_contract(layout.dataset(condition))
     field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], data.object.shape)
-    images = {method: read_image(path, method, data, design) for method, path in method_files(study, design, dose, view, split).items()}
-    found = compare_condition(data.object, field, images, design, dose, view, split, expected_photons(data))
+    files = {method: layout.reconstruction(condition, method) for method in methods}
+    images = {method: read_image(path) for method, path in files.items() if path.is_file()}
+    found = compare_condition(data.object, field, images, condition, photons=expected_photons(data), **settings)
     return replace(found, pixel_size_m=data.metadata.get("pixel_size_m"))
 
 # %% ../nbs/06_comparison.ipynb #5f2b453a
@@ -390,13 +358,24 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
         result.table.to_csv(temporary, index=False)
     photons = {} if result.photons is None else {"photons": result.photons.astype(np.float32)}
     field = result.field
-    metadata = {"pixel_size_m": result.pixel_size_m, "field": [field.top, field.left, field.bottom, field.right],
-                "alignment": {m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]} for m, a in result.methods.items()}}
-    arrays = {"truth": result.truth.astype(np.complex64), "truth_phase": true_phase(result.truth).astype(np.float32),
-              "_metadata": metadata_array(metadata), **photons}
+    metadata = {
+        "pixel_size_m": result.pixel_size_m,
+        "field": [field.top, field.left, field.bottom, field.right],
+        "alignment": {
+            m: {"shift": a.shift, "ramp": a.ramp, "factor": [a.factor.real, a.factor.imag]}
+            for m, a in result.methods.items()
+        },
+    }
+    arrays = {
+        "truth": result.truth.astype(np.complex64),
+        "truth_phase": true_phase(result.truth).astype(np.float32),
+        "_metadata": metadata_array(metadata),
+        **photons,
+    }
     for method, a in result.methods.items():
         arrays |= {method: a.image, f"{method}_phase": a.phase.astype(np.float32)}
     write_npz(folder / "aligned.npz", arrays)
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=110)                 # twice a page's width
+            figure.set_layout_engine("none")  # its panels have their places since it was shown
+            figure.savefig(temporary, dpi=110, pil_kwargs={"compress_level": 1})  # twice a page's width

@@ -6,130 +6,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .core.formats import FormatError, array_headers, load_arrays, metadata_array, read_metadata, write_npz
-from .core.jobs import Job
-from .core.optics import amplitude_to_counts, object_patches, split_position
+from .data.dataset import KNOWN, LAYOUT, SCHEMA, Dataset
+from .data.files import FormatError, array_headers, load_arrays, read_metadata
+from .physics.optics import object_patches, split_position
+from .engine.job import Job
 
 # %% auto #0
-__all__ = ['SCHEMA', 'LAYOUT', 'NORMALISATION_TOLERANCE', 'Dataset', 'write_dataset', 'validate_dataset_contract', 'audit_study',
-           'build_audit_job']
-
-# %% ../nbs/01_contract.ipynb #bbe7f5bb
-SCHEMA = 1
-LAYOUT = {"diffraction": (3, "float32"), "Y": (3, "complex64"), "objectGuess": (2, "complex64"), "probeGuess": (2, "complex64"),
-          "xcoords": (1, "float64"), "ycoords": (1, "float64"), "scan_index": (1, "int64"), "_metadata": (0, None)}
-NORMALISATION_TOLERANCE = 0.25   # a split or a view sees another part of the object than the full scan
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A canonical dataset; attributes are the arrays of the file, in the same units.
-
-    `dose` is what counts are made from amplitudes with: ``counts = diffraction**2 * dose / (N/2)**2``.
-    """
-    diffraction: np.ndarray
-    Y: np.ndarray
-    object: np.ndarray
-    probe: np.ndarray
-    y: np.ndarray
-    x: np.ndarray
-    scan_index: np.ndarray
-    metadata: dict[str, Any]
-    groups: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    @property
-    def window(self) -> int:
-        """Side N of the patterns in pixels."""
-        return self.probe.shape[-1]
-
-    @property
-    def dose(self) -> float:
-        """Nominal mean photons per exposure."""
-        return self.metadata["nphotons"]
-
-    def counts(self) -> np.ndarray:
-        """Photon counts, (n, N, N) float32 of whole numbers."""
-        return amplitude_to_counts(self.diffraction, self.dose)
-
-    def select(self, rows: np.ndarray, **metadata: Any) -> Dataset:
-        """Dataset of some rows, with further metadata; groups are dropped."""
-        return Dataset(self.diffraction[rows], self.Y[rows], self.object, self.probe, self.y[rows], self.x[rows],
-                       self.scan_index[rows], {**self.metadata, **metadata})
-
-# %% ../nbs/01_contract.ipynb #845c0eb8
-def write_dataset(path: str | Path, data: Dataset) -> None:
-    """Write a dataset in canonical form, atomically."""
-    arrays = {"diffraction": data.diffraction, "Y": data.Y, "objectGuess": data.object, "probeGuess": data.probe,
-              "xcoords": data.x, "ycoords": data.y, "scan_index": data.scan_index, "_metadata": metadata_array(data.metadata)}
-    if data.groups is not None:
-        arrays["groups"] = data.groups
-    write_npz(path, arrays)
+__all__ = ['NORMALISATION_TOLERANCE', 'validate_dataset_contract', 'audit_study', 'build_audit_job']
 
 # %% ../nbs/01_contract.ipynb #0b59ee81
 def _check_headers(path: Path) -> None:
     headers = array_headers(path)
-    for key, (ndim, dtype) in LAYOUT.items():
+    for key, (ndim, dtype) in {**LAYOUT, **KNOWN}.items():
         if key not in headers:
+            if key in KNOWN:
+                continue
             raise FormatError(path, key, f"keys {sorted(headers)}", "this key (a canonical dataset)")
         shape, found = headers[key]
         if len(shape) != ndim or (dtype and found != np.dtype(dtype)):
-            raise FormatError(path, key, f"shape {shape} of {found}", f"{ndim} dimensions" + (f" of {dtype}" if dtype else ""))
+            wanted = f"{ndim} dimensions" + (f" of {dtype}" if dtype else "")
+            raise FormatError(path, key, f"shape {shape} of {found}", wanted)
     n, window = headers["diffraction"][0][0], headers["probeGuess"][0][0]
-    expected = {"diffraction": (n, window, window), "Y": (n, window, window), "probeGuess": (window, window),
-                "xcoords": (n,), "ycoords": (n,), "scan_index": (n,)}
-    for key, shape in expected.items():
-        if headers[key][0] != shape:
-            raise FormatError(path, key, f"shape {headers[key][0]}", f"{shape}, to go with the other arrays")
+    patterns = dict.fromkeys(("diffraction", "Y"), (n, window, window))
+    images = dict.fromkeys(("probeGuess", "known_probe", "mask"), (window, window))
+    numbers = dict.fromkeys(("xcoords", "ycoords", "scan_index", "known_x", "known_y"), (n,))
+    for key, wanted_shape in {**patterns, **images, **numbers}.items():
+        if key in headers and headers[key][0] != wanted_shape:
+            raise FormatError(path, key, f"shape {headers[key][0]}", f"{wanted_shape}, to go with the other arrays")
     if n == 0:
         raise FormatError(path, "diffraction", "no patterns", "at least one")
 
+# %% ../nbs/01_contract.ipynb #86954eba
+NORMALISATION_TOLERANCE = 0.25  # a split or a view sees another part of the object than the full scan
+
+
+def _need(path: Path, holds: bool, key: str, found: str, needed: str) -> None:
+    if not holds:
+        raise FormatError(path, key, found, needed)
+
 
 def _all_finite(array: np.ndarray) -> bool:
-    """Whether every value is finite; the parts of a complex array are looked at as real numbers, which is much faster."""
+    """Whether every value is finite; the parts of a complex array are looked at as real numbers, which is faster."""
     return bool(np.isfinite(array.view(array.real.dtype) if array.flags.c_contiguous else array).all())
 
 
-def _check_values(path: Path, data: Dataset) -> None:
-    def need(holds: bool, key: str, found: str, needed: str):
-        if not holds:
-            raise FormatError(path, key, found, needed)
-
-    dose, window = data.metadata.get("nphotons"), data.window
-    need(isinstance(dose, (int, float)) and 0 < dose < np.inf, "_metadata", f"nphotons {dose!r}", "the dose, a positive number")
-    need(data.metadata.get("schema") == SCHEMA, "_metadata", f"schema {data.metadata.get('schema')!r}", f"schema {SCHEMA}")
-    for key, array in (("diffraction", data.diffraction), ("Y", data.Y), ("objectGuess", data.object), ("probeGuess", data.probe),
-                       ("ycoords", data.y), ("xcoords", data.x)):
+def _check_numbers(path: Path, data: Dataset) -> None:
+    """Metadata, finite values, amplitudes and their scale."""
+    dose, schema = data.metadata.get("nphotons"), data.metadata.get("schema")
+    holds = isinstance(dose, (int, float)) and 0 < dose < np.inf
+    _need(path, holds, "_metadata", f"nphotons {dose!r}", "the dose, a positive number")
+    _need(path, schema in (1, SCHEMA), "_metadata", f"schema {schema!r}", f"schema {SCHEMA}, or 1")
+    arrays = {"diffraction": data.diffraction, "Y": data.Y, "objectGuess": data.object, "probeGuess": data.probe,
+              "ycoords": data.y, "xcoords": data.x, "known_probe": data.known_probe, "known_y": data.known_y,
+              "known_x": data.known_x}  # fmt: skip
+    for key, array in arrays.items():
         if not _all_finite(array):
-            raise FormatError(path, key, f"{np.count_nonzero(~np.isfinite(array))} values that are not finite", "finite values")
-    need(data.diffraction.min() >= 0, "diffraction", f"a smallest value of {data.diffraction.min():g}", "amplitudes >= 0")
-    power = np.einsum("nij,nij->n", data.diffraction, data.diffraction, dtype=np.float64).mean() / (window / 2) ** 2
-    need(abs(power - 1) <= NORMALISATION_TOLERANCE, "diffraction", f"a mean of sum a^2 of {power:.3g} (N/2)^2",
-         f"(N/2)^2 within {NORMALISATION_TOLERANCE:.0%}")
+            raise FormatError(
+                path, key, f"{np.count_nonzero(~np.isfinite(array))} values that are not finite", "finite values"
+            )
+    smallest = data.diffraction.min()
+    _need(path, smallest >= 0, "diffraction", f"a smallest value of {smallest:g}", "amplitudes >= 0")
+    power = (
+        np.einsum("nij,nij->n", data.diffraction, data.diffraction, dtype=np.float64).mean() / (data.window / 2) ** 2
+    )
+    holds = abs(power - 1) <= NORMALISATION_TOLERANCE
+    needed = f"(N/2)^2 within {NORMALISATION_TOLERANCE:.0%}"
+    _need(path, holds, "diffraction", f"a mean of sum a^2 of {power:.3g} (N/2)^2", needed)
+
+# %% ../nbs/01_contract.ipynb #e6efd62b
+def _check_geometry(path: Path, data: Dataset) -> None:
+    """Positions inside the object, each once; patches that are the object's; groups of rows that are there."""
+    n, window = len(data), data.window
     for key, c, size in (("ycoords", data.y, data.object.shape[0]), ("xcoords", data.x, data.object.shape[1])):
         start = split_position(c, window)[0]
         outside = np.count_nonzero((start < 0) | (start + window > size))
-        need(outside == 0, key, f"{outside} of {len(c)} positions ({c.min():.1f}..{c.max():.1f} px) whose window of {window} px "
-             f"leaves the object of {size} px", "positions inside the object")
-    need(len(np.unique(data.scan_index)) == len(data), "scan_index", "a scan position that stands twice", "each position once")
-    rows = np.unique(np.linspace(0, len(data) - 1, min(len(data), 16)).astype(int))
+        found = (f"{outside} of {n} positions ({c.min():.1f}..{c.max():.1f} px) whose window of {window} px "
+                 f"leaves the object of {size} px")  # fmt: skip
+        _need(path, outside == 0, key, found, "positions inside the object")
+    distinct = len(np.unique(data.scan_index)) == n
+    _need(path, distinct, "scan_index", "a scan position that stands twice", "each position once")
+    rows = np.unique(np.linspace(0, n - 1, min(n, 16)).astype(int))
     error = np.abs(object_patches(data.object, data.y[rows], data.x[rows], window) - data.Y[rows]).max()
-    need(error < 1e-3 * max(1.0, np.abs(data.object).max()), "Y", f"patches that differ from the object at their positions by up to {error:.3g}",
-         "the object's patches")
-    if data.groups is not None:
-        need(data.groups.ndim == 2 and data.groups.size > 0 and data.groups.min() >= 0 and data.groups.max() < len(data), "groups",
-             f"shape {data.groups.shape}, rows {data.groups.min(initial=0)}..{data.groups.max(initial=0)}", f"rows of the dataset, 0..{len(data) - 1}")
+    found = f"patches that differ from the object at their positions by up to {error:.3g}"
+    _need(path, error < 1e-3 * max(1.0, np.abs(data.object).max()), "Y", found, "the object's patches")
+    if (groups := data.groups) is not None:
+        holds = groups.ndim == 2 and groups.size > 0 and groups.min() >= 0 and groups.max() < n
+        found = f"shape {groups.shape}, rows {groups.min(initial=0)}..{groups.max(initial=0)}"
+        _need(path, holds, "groups", found, f"rows of the dataset, 0..{n - 1}")
 
 # %% ../nbs/01_contract.ipynb #7f3f4a75
-def validate_dataset_contract(path: str | Path, neighbor_count: int | None = None, gridsize: int | None = None) -> Dataset:
+def validate_dataset_contract(
+    path: str | Path, neighbor_count: int | None = None, gridsize: int | None = None
+) -> Dataset:
     """Read a canonical dataset and check every clause of the contract.
 
     Parameters
@@ -149,14 +122,20 @@ def validate_dataset_contract(path: str | Path, neighbor_count: int | None = Non
     """
     path = Path(path)
     _check_headers(path)
-    arrays = load_arrays(path)
-    data = Dataset(arrays["diffraction"], arrays["Y"], arrays["objectGuess"], arrays["probeGuess"], arrays["ycoords"],
-                   arrays["xcoords"], arrays["scan_index"], read_metadata(path, arrays["_metadata"]), arrays.get("groups"))
-    _check_values(path, data)
+    a = load_arrays(path)
+    known: dict[str, Any] = {key: a.get(key) for key in ("known_probe", "known_y", "known_x")}
+    data = Dataset(
+        a["diffraction"], a["Y"], a["objectGuess"], a["probeGuess"], a["ycoords"], a["xcoords"], a["scan_index"],
+        read_metadata(path, a["_metadata"]), a.get("groups"), **known, mask=a.get("mask"),
+    )  # fmt: skip
+    _check_numbers(path, data)
+    _check_geometry(path, data)
     if neighbor_count is not None and gridsize is not None:
         members = gridsize**2
         if neighbor_count < members:
-            raise FormatError(path, "groups", f"neighbor_count K = {neighbor_count}", f"K >= C = gridsize^2 = {members}")
+            raise FormatError(
+                path, "groups", f"neighbor_count K = {neighbor_count}", f"K >= C = gridsize^2 = {members}"
+            )
         if len(data) < members:
             raise FormatError(path, "diffraction", f"{len(data)} patterns", f"at least C = {members} for one group")
     return data
@@ -169,19 +148,31 @@ def audit_study(study: str | Path, neighbor_count: int, gridsize: int) -> list[d
         row = {"file": path.relative_to(study).as_posix(), "valid": True}
         try:
             data = validate_dataset_contract(path, neighbor_count, gridsize)
-            row |= {"patterns": len(data), "window": data.window, "dose": data.dose,
-                    "mean_counts": float(data.counts().sum((1, 2), dtype=np.float64).mean()),
-                    "groups": 0 if data.groups is None else len(data.groups)}
+            row |= {
+                "patterns": len(data),
+                "window": data.window,
+                "dose": data.dose,
+                "mean_counts": float(data.counts().sum((1, 2), dtype=np.float64).mean()),
+                "groups": 0 if data.groups is None else len(data.groups),
+            }
         except FormatError as error:
             row |= {"valid": False, "refusal": str(error)}
         rows.append(row)
     return rows
 
 # %% ../nbs/01_contract.ipynb #477cf08a
-def build_audit_job(study: str | Path, writers: Sequence[Job]) -> Job:
+def build_audit_job(study: str | Path, writers: Sequence[Job], neighbor_count: int, gridsize: int) -> Job:
     """The job that audits every dataset of a study; `writers` are the jobs of phases C and D that write them."""
     study = Path(study)
-    return Job(phase="phase_b", name="contract", notebook="01_contract.ipynb", study=study, parameters={"study": "."},
-               inputs=(study / "study.json", *(p for job in writers for p in job.outputs if p.suffix == ".npz")),
-               optional_inputs=tuple(p for job in writers for p in job.optional_outputs), outputs=(study / "phase_b" / "contract_report.json",),
-               log_path=study / "phase_b" / "contract.log", imports=("fly64_nb.core.figures", "pandas"))
+    return Job(
+        phase="phase_b",
+        name="contract",
+        notebook="01_contract.ipynb",
+        study=study,
+        parameters={"study": ".", "neighbor_count": neighbor_count, "gridsize": gridsize},
+        inputs=tuple(p for job in writers for p in job.outputs if p.suffix == ".npz"),
+        optional_inputs=tuple(p for job in writers for p in job.optional_outputs),
+        outputs=(study / "phase_b" / "contract_report.json",),
+        log_path=study / "phase_b" / "contract.log",
+        imports=("fly64_nb.show.images", "pandas"),
+    )

@@ -5,22 +5,34 @@
 # %% ../nbs/02_datasets.ipynb #0e93ffbd
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .contract import SCHEMA, Dataset, validate_dataset_contract, write_dataset
-from .core.bases import Base, read_base
-from .core.formats import job_seed
-from .core.jobs import Job
-from .core.optics import (counts_to_amplitude, diffraction_intensity, footprint, footprint_extent, object_patches,
-                                  photon_counts, scale_probe, split_position, thin_counts)
-from .design import StudyDesign, dose_folder, read_study
+from .axes.axis import load_axis
+from .contract import validate_dataset_contract
+from .data.base import Base, read_base
+from .data.dataset import SCHEMA, Dataset, write_dataset
+from .design import StudyDesign
+from fly64_nb.physics.optics import (
+    diffraction_intensity,
+    footprint,
+    footprint_extent,
+    object_patches,
+    scale_probe,
+    split_position,
+)
+from .physics.photons import counts_to_amplitude, photon_counts, thin_counts
+from .engine.job import Job
+from .study.condition import Condition, condition_words, job_seed
+from .study.layout import Layout, exposure_folder
 
 # %% auto #0
-__all__ = ['Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'dose_counts', 'make_datasets', 'ptychi_intensity',
-           'build_generation_jobs', 'generate_dose']
+__all__ = ['Applied', 'Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'dose_counts', 'make_datasets',
+           'build_generation_jobs', 'generate_datasets']
 
 # %% ../nbs/02_datasets.ipynb #ad7cde6b
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class Split:
     dropped : int
         Positions inside the guard band.
     """
+
     train: np.ndarray
     test: np.ndarray
     guard_band: float
@@ -65,96 +78,171 @@ def split_scan(y: np.ndarray, probe: np.ndarray, guard_band: float | None = None
     middle = (y.min() + y.max()) / 2
     train, test = np.flatnonzero(y <= middle - guard / 2), np.flatnonzero(y > middle + guard / 2)
     if not len(train) or not len(test):
-        raise ValueError(f"split_scan: positions span {np.ptp(y):.1f} px in y, the guard band needs {guard:.1f} of them and leaves "
-                         f"{len(train)} train and {len(test)} test positions; a taller scan or a smaller guard_band is needed")
+        raise ValueError(
+            f"split_scan: positions span {np.ptp(y):.1f} px in y, the guard band needs {guard:.1f} of them and leaves "
+            f"{len(train)} train and {len(test)} test positions; a taller scan or a smaller guard_band is needed"
+        )
     return Split(train, test, guard, float(y[test].min() - y[train].max()), len(y) - len(train) - len(test))
 
 # %% ../nbs/02_datasets.ipynb #9ed0192e
-def lit_pixels(probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int], energy: float = 0.999) -> np.ndarray:
+def lit_pixels(
+    probe: np.ndarray, y: np.ndarray, x: np.ndarray, shape: tuple[int, int], energy: float = 0.999
+) -> np.ndarray:
     """Object pixels inside the probe's footprint at any of the positions, bool of the given shape."""
     mask = footprint(probe, energy)
     lit = np.zeros(shape, bool)
     for sy, sx in zip(split_position(y, len(mask))[0], split_position(x, len(mask))[0]):
-        lit[sy:sy + len(mask), sx:sx + len(mask)] |= mask
+        lit[sy : sy + len(mask), sx : sx + len(mask)] |= mask
     return lit
 
 
-def check_no_leakage(probe: np.ndarray, y: np.ndarray, x: np.ndarray, split: Split, shape: tuple[int, int], energy: float = 0.999) -> None:
+def check_no_leakage(
+    probe: np.ndarray, y: np.ndarray, x: np.ndarray, split: Split, shape: tuple[int, int], energy: float = 0.999
+) -> None:
     """ValueError if train and test share an illuminated object pixel."""
     train, test = (lit_pixels(probe, y[i], x[i], shape, energy) for i in (split.train, split.test))
     shared = np.count_nonzero(train & test)
     if shared:
-        raise ValueError(f"check_no_leakage: train and test share {shared} illuminated object pixels with a guard band of "
-                         f"{split.guard_band:.1f} px; it must be at least {footprint_extent(probe, energy)[0] + 1}")
+        raise ValueError(
+            f"check_no_leakage: train and test share {shared} illuminated object pixels with a guard band of "
+            f"{split.guard_band:.1f} px; it must be at least {footprint_extent(probe, energy)[0] + 1}"
+        )
 
 # %% ../nbs/02_datasets.ipynb #a7148d0f
-def dose_counts(base: Base, design: StudyDesign, dose: float) -> np.ndarray:
-    """Photon counts (n, N, N) of the full scan at one dose, in the design's mode.
+Applied = tuple[str, float, Callable[[Any, np.random.Generator], Any]]  # name and value of an axis, and what it does
+
+
+def dose_counts(
+    base: Base, dose: float, mode: str = "simulate", seed: int = 42, axes: Sequence[Applied] = ()
+) -> np.ndarray:
+    """Photon counts (n, N, N) of the full scan at one dose.
+
+    Parameters
+    ----------
+    base : Base
+    dose : float
+        Mean photons per exposure.
+    mode : str
+        ``"simulate"``, or ``"thin"``: measured counts, thinned.
+    seed : int
+        Of the noise.
+    axes : sequence of (name, value, function of expected photons and generator)
+        Further axes of the exposure, applied in turn.
 
     Raises
     ------
     ValueError
         If a base without measured counts is to be thinned, or to a dose above the measured one.
     """
-    rng = np.random.default_rng(job_seed(design.simulation_seed, "noise", dose))
-    if design.mode == "simulate":
-        return photon_counts(diffraction_intensity(base.object, base.probe, base.y, base.x), dose, rng)
-    if base.counts is None:
-        raise ValueError("mode 'thin' needs a base with measured counts; this base has none (use mode 'simulate')")
-    return thin_counts(base.counts, dose, rng)
+    condition = Condition(dose, exposure=tuple((name, value) for name, value, _ in axes))
+    words = condition_words(condition)
+    rng = np.random.default_rng(job_seed(seed, "noise", dose, *words[2:]))
+    if mode == "thin":
+        if base.counts is None:
+            raise ValueError("mode 'thin' needs a base with measured counts; this base has none (use mode 'simulate')")
+        return thin_counts(base.counts, dose, rng)
+    intensity = diffraction_intensity(base.object, base.probe, base.y, base.x)
+    if not axes:
+        return photon_counts(intensity, dose, rng)
+    expected = intensity * (dose / intensity.sum((1, 2), dtype=np.float64).mean())
+    for name, _, apply in axes:
+        expected = apply(expected, np.random.default_rng(job_seed(seed, name)))
+    return rng.poisson(expected).astype(np.uint32)
 
-
-def make_datasets(base: Base, design: StudyDesign, dose: float, base_digest: str = "") -> dict[str, Dataset]:
-    """Canonical datasets of one dose, ``{"train": ..., "test": ...}``."""
-    counts = dose_counts(base, design, dose)
-    split = split_scan(base.y, base.probe, design.guard_band, design.footprint_energy)
-    check_no_leakage(base.probe, base.y, base.x, split, base.object.shape, design.footprint_energy)
+# %% ../nbs/02_datasets.ipynb #99725184
+def make_datasets(
+    base: Base,
+    dose: float,
+    *,
+    mode: str = "simulate",
+    seed: int = 42,
+    guard_band: float | None = None,
+    footprint_energy: float = 0.999,
+    axes: Sequence[Applied] = (),
+) -> dict[str, Dataset]:
+    """Canonical datasets of one dose, ``{"train": ..., "test": ...}``; see `dose_counts` and `split_scan`."""
+    counts = dose_counts(base, dose, mode, seed, axes)
+    split = split_scan(base.y, base.probe, guard_band, footprint_energy)
+    check_no_leakage(base.probe, base.y, base.x, split, base.object.shape, footprint_energy)
     probe = scale_probe(base.object, base.probe, base.y, base.x, (base.window / 2) ** 2)
-    metadata = {"schema": SCHEMA, "nphotons": float(dose), "mode": design.mode, "simulation_seed": design.simulation_seed,
-                "sub_pixel_model": "object windows on the grid, probe Fourier-shifted by the fraction of a pixel",
-                "guard_band_px": split.guard_band, "gap_px": split.gap, "dropped_positions": split.dropped, "split_axis": "y",
-                "pixel_size_m": base.pixel_size_m, "base_digest": base_digest or base.digest, "source": base.source}
-    return {name: Dataset(counts_to_amplitude(counts[rows], dose), object_patches(base.object, base.y[rows], base.x[rows], base.window),
-                          base.object, probe, base.y[rows], base.x[rows], rows.astype(np.int64), {**metadata, "split": name})
-            for name, rows in (("train", split.train), ("test", split.test))}
+    metadata = {
+        "schema": SCHEMA,
+        "nphotons": float(dose),
+        "exposure": [[name, value] for name, value, _ in axes],
+        "mode": mode,
+        "simulation_seed": seed,
+        "sub_pixel_model": "object windows on the grid, probe Fourier-shifted by the fraction of a pixel",
+        "guard_band_px": split.guard_band,
+        "gap_px": split.gap,
+        "dropped_positions": split.dropped,
+        "split_axis": "y",
+        "pixel_size_m": base.pixel_size_m,
+        "base_digest": base.digest,
+        "source": base.source,
+    }
 
-# %% ../nbs/02_datasets.ipynb #79b913ad
-def ptychi_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Intensities of the same exposures from pty-chi's forward model, (n, N, N), zero frequency at the centre."""
-    import ptychi.api as api
-    import torch
-    from ptychi.api.task import PtychographyTask
+    def part(name: str, rows: np.ndarray) -> Dataset:
+        y, x = base.y[rows], base.x[rows]
+        amplitude, patches = counts_to_amplitude(counts[rows], dose), object_patches(base.object, y, x, base.window)
+        about = {**metadata, "split": name}
+        return Dataset(amplitude, patches, base.object, probe, y, x, rows.astype(np.int64), about)
 
-    options = api.LSQMLOptions()
-    options.object_options.pixel_size_m = 1.0
-    options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
-    options.object_options.position_origin_coords = [-0.5, -0.5]
-    options.reconstructor_options.default_device = api.Devices.CPU
-    window = probe.shape[-1]
-    with PtychographyTask(options, diffraction_data=np.ones((len(y), window, window), np.float32), object_data=obj[None],
-                          probe_data=probe[None, None], probe_position_y_px=y.astype(np.float32),
-                          probe_position_x_px=x.astype(np.float32)) as task, torch.no_grad():
-        predicted = task.reconstructor.forward_model.forward(torch.arange(len(y))).numpy()
-    return np.fft.fftshift(predicted, axes=(-2, -1)) / window**2
+    return {"train": part("train", split.train), "test": part("test", split.test)}
 
 # %% ../nbs/02_datasets.ipynb #39abbc6f
-def build_generation_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
-    """One job a dose, ascending: ``phase_c/dose_*/patched_{train,test}.npz``."""
-    study = Path(study)
-    return [Job(phase="phase_c", name=f"{dose_folder(dose)}/datasets", notebook="02_datasets.ipynb", study=study, dose=dose,
-                parameters={"study": ".", "dose": dose}, inputs=(study / "study.json", study / "base.npz"),
-                outputs=tuple(study / "phase_c" / dose_folder(dose) / f"patched_{split}.npz" for split in design.splits),
-                log_path=study / "phase_c" / dose_folder(dose) / "generation.log", imports=("fly64_nb.datasets", "fly64_nb.core.figures"))
-            for dose in design.doses]
+def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Path | None = None) -> list[Job]:
+    """One job for each exposure, doses ascending: ``phase_c/dose_*/patched_{train,test}.npz``.
 
+    Parameters
+    ----------
+    study : path
+        Study root, or that of a replicate.
+    design : StudyDesign
+    base : path, optional
+        The base's file, by default that of the study root.
+    """
+    layout = Layout(Path(study))
+    base = Path(base) if base else layout.base
+    fixed = {"mode": design.mode, "seed": design.simulation_seed, "guard_band": design.guard_band,
+             "footprint_energy": design.footprint_energy}  # fmt: skip
+    jobs = []
+    for condition in design.exposures():
+        axes = design.with_sources(condition.exposure)
+        outputs = tuple(layout.exposed(condition.at(split)) for split in design.splits)
+        jobs.append(
+            Job(
+                phase="phase_c",
+                name=(exposure_folder(condition) / "datasets").as_posix(),
+                notebook="02_datasets.ipynb",
+                study=layout.root,
+                condition={"dose": condition.dose, **dict(condition.exposure)},
+                parameters={
+                    "study": ".",
+                    "dose": condition.dose,
+                    "exposure": axes,
+                    "base": layout.relative(base),
+                    **fixed,
+                },
+                inputs=(base,),
+                outputs=outputs,
+                log_path=outputs[0].parent / "generation.log",
+                sources=tuple(dict.fromkeys(source for _, _, source in axes)),
+                imports=("fly64_nb.datasets", "fly64_nb.show.images"),
+            )
+        )
+    return jobs
 
-def generate_dose(study: str | Path, dose: float) -> dict[str, Dataset]:
-    """Make, validate and write both splits of one dose of a study."""
-    study = Path(study)
-    record = read_study(study)
-    sets = make_datasets(read_base(study / "base.npz"), record["design"], dose, record["base_digest"])
-    for split, data in sets.items():
-        path = study / "phase_c" / dose_folder(dose) / f"patched_{split}.npz"
+# %% ../nbs/02_datasets.ipynb #25295305
+def generate_datasets(
+    study: str | Path, base: str | Path, dose: float, exposure: Sequence[tuple[str, float, str]] = (), **settings: Any
+) -> dict[str, Dataset]:
+    """Make, validate and write both splits of one exposure of a study; `settings` as of `make_datasets`."""
+    layout = Layout(Path(study))
+    loaded = [(name, value, load_axis(name, source, layout.root).apply) for name, value, source in exposure]
+    axes = [(name, value, lambda what, rng, f=apply, v=value: f(what, v, rng)) for name, value, apply in loaded]
+    sets = make_datasets(read_base(layout.root / base), dose, axes=axes, **settings)
+    for data in sets.values():
+        path = layout.exposed(data.condition)
         write_dataset(path, data)
-        validate_dataset_contract(path, record["design"].neighbor_count, max(record["design"].gridsizes))
+        validate_dataset_contract(path)
     return sets

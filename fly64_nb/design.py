@@ -5,65 +5,60 @@
 # %% ../nbs/00_design.ipynb #c60747f2
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastcore.basics import patch
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
-from .core.bases import Base, MeasuredScan, builtin_base, builtin_probe, read_base_file, recover_base
-from .core.formats import FormatError, job_seed, write_json
-from .core.jobs import Job
-from .core.optics import footprint_extent
-from .core.solver import LsqmlSettings, Reconstruction
+from .data.base import Base, MeasuredScan
+from .data.builtin import builtin_base, builtin_probe
+from .data.files import FormatError, file_digest, write_json
+from .data.readers.reader import read_base_file
+from .data.reconstruction import Reconstruction
+from .physics.optics import footprint_extent
+from .engine.job import Job
+from .study.condition import Condition, Values
+from .study.layout import Layout, dose_folder, value_folder
 
 # %% auto #0
-__all__ = ['PROFILES', 'Profile', 'get_profile', 'check_design', 'StudyDesign', 'dose_folder', 'get_study_design',
-           'parse_overlaps', 'environment', 'freeze_study', 'read_study', 'check_same_study', 'make_base',
-           'suitable_design', 'build_design_job', 'study_roots', 'replicate_design', 'build_replicate_jobs']
+__all__ = ['PROFILES', 'PlainName', 'PACKAGES', 'HELD_FIXED', 'Recover', 'Profile', 'get_profile', 'plain_problems', 'ChosenAxis',
+           'ChosenMethod', 'StudyDesign', 'further_values', 'make_design', 'get_study_design', 'environment',
+           'grown_design', 'by_distance', 'write_study', 'read_study', 'refuse_older_study', 'make_base',
+           'suitable_design', 'build_design_job', 'study_roots', 'replicate_design']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
 @dataclass(frozen=True)
 class Profile:
-    """Sizes and epochs of a study.
+    """Size of the built-in scan.
 
     Attributes
     ----------
     height, width : float
-        Extent in pixels of one split's scan positions on the built-in base.
+        Extent in pixels of one split's scan positions.
     pitch : float
-        Raster pitch of that scan in pixels.
+        Raster pitch in pixels.
     patch_size : int
         Side N of the built-in probe's window.
-    epochs : int
-        LSQML epochs of every reconstruction, unless the photons put aside end it before.
-    start_epochs : int
-        Of these, epochs with small random batches.
-    recover_epochs : int
-        LSQML epochs for recovering a base from a measured scan.
-    training_images, filters : int, int
-        Patterns that a network sees in its training, counting repetitions; width of the networks.
     """
+
     height: float
     width: float
     pitch: float
     patch_size: int
-    epochs: int
-    start_epochs: int
-    recover_epochs: int
-    training_images: int
-    filters: int
 
 
 PROFILES = {
-    "tiny": Profile(70, 80, 6, 32, 6, 3, 6, 800, 8),
-    "quick": Profile(212, 240, 5.2, 64, 80, 58, 60, 8_000, 12),
-    "full": Profile(300, 360, 4.5, 64, 120, 85, 200, 100_000, 16),
-    "paper": Profile(460, 560, 4.0, 64, 200, 140, 400, 400_000, 24),
+    "tiny": Profile(70, 80, 6, 32),
+    "quick": Profile(212, 240, 5.2, 64),
+    "full": Profile(300, 360, 4.5, 64),
+    "paper": Profile(460, 560, 4.0, 64),
 }
 
 
@@ -73,292 +68,479 @@ def get_profile(name: str) -> Profile:
         raise ValueError(f"profile {name!r} is unknown; known are {', '.join(PROFILES)}")
     return PROFILES[name]
 
-# %% ../nbs/00_design.ipynb #f69fb043
-def check_design(design: StudyDesign) -> None:
-    """ValueError for the first constraint that a design violates: which, what was found, and why."""
-    def need(holds: bool, name: str, why: str):
-        if not holds:
-            raise ValueError(f"design: {name} = {getattr(design, name)!r}: {why}")
+# %% ../nbs/00_design.ipynb #ad8f9f54
+def plain_problems(error: ValidationError, where: str) -> str:
+    """The first problem of a pydantic error in one line: ``design: mode = 'guess': must be 'simulate' or 'thin'``."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("function-"))
+    what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{where}: {place} is unknown"
+    return f"{where}: {place} = {problem['input']!r}: {what}" if place else f"{where}: {what}"
 
-    get_profile(design.profile)
-    need(design.mode in ("simulate", "thin"), "mode", "must be 'simulate' or 'thin'")
-    need(len(design.doses) > 0 and all(0 < d < float("inf") for d in design.doses), "doses", "every dose must be a positive number of photons")
-    need(len(set(map(dose_folder, design.doses))) == len(design.doses), "doses", "two doses share a folder name; keep them a photon apart")
-    need("baseline" not in design.overlap_targets, "overlap_targets", "'baseline' is the view of all positions and has no target")
-    need(all(name.isidentifier() for name in design.overlap_targets), "overlap_targets", "names must be plain words: they name folders")
-    need(all(0 <= t < 1 for t in design.overlap_targets.values()), "overlap_targets", "an overlap must lie in [0, 1): the spacing S = (1 - overlap) D must be positive")
-    need(all(g >= 1 for g in design.gridsizes) and len(design.gridsizes) > 0, "gridsizes", "each must be at least 1")
-    need(design.neighbor_count >= max(design.gridsizes) ** 2, "neighbor_count",
-         f"K must be at least C = gridsize^2 = {max(design.gridsizes) ** 2}, or a group cannot be formed from a seed's neighbours")
-    need(design.groups_per_seed >= 1, "groups_per_seed", "must be at least 1")
-    need(design.patch_size >= 8 and design.patch_size % 2 == 0, "patch_size", "must be even and at least 8")
-    need(design.reference_diameter in ("probe", "window"), "reference_diameter", "must be 'probe' or 'window'")
-    need(design.guard_band is None or design.guard_band >= 0, "guard_band", "must be None or at least 0 px")
-    need(0 < design.footprint_energy <= 1, "footprint_energy", "must lie in (0, 1]")
-    need(design.split_axis == "y", "split_axis", "only 'y' is implemented")
-    need(isinstance(design.replicates, int) and design.replicates >= 1, "replicates", "must be a whole number of noise seeds, at least 1")
-    need(design.ms_ssim_sigma > 0, "ms_ssim_sigma", "must be positive")
-    need(0 < design.frc_threshold < 1, "frc_threshold", "must lie in (0, 1)")
-    need(design.minimum_positions >= 1, "minimum_positions", "must be at least 1")
-    need(design.epochs >= 1 and design.recover_epochs >= 1, "epochs", "must be at least 1")
-    need(0 <= design.start_epochs <= design.epochs, "start_epochs", "must lie between 0 and epochs")
-    need(0 <= design.hold_out < 1, "hold_out", "must lie in [0, 1): the solver needs photons")
-    need(design.training_images >= 1 and design.filters >= 1 and design.stages >= 1, "training_images", "training_images, filters and stages must be at least 1")
-    need(0 < design.photon_split < 1, "photon_split", "must lie between 0 and 1: both the input and the target need photons")
-    need(0 < design.validation_share < 1, "validation_share", "must lie between 0 and 1")
-    need(design.network_loss in ("poisson", "amplitude"), "network_loss", "must be 'poisson' or 'amplitude'")
-    need(design.lsqml_engine in ("auto", "fast", "stock"), "lsqml_engine", "must be 'auto', 'fast' or 'stock' (pty-chi's own class)")
-    need(design.noise_model in ("auto", "poisson", "gaussian"), "noise_model", "must be 'auto', 'poisson' or 'gaussian'")
+# %% ../nbs/00_design.ipynb #7451af1b
+def _checked_doses(doses: tuple[float, ...]) -> tuple[float, ...]:
+    if not doses or not all(0 < dose < float("inf") for dose in doses):
+        raise ValueError("every dose must be a positive number of photons")
+    if len(set(map(dose_folder, doses))) < len(doses):
+        raise ValueError("two doses share a folder name; keep them a photon apart")
+    return tuple(sorted(doses))
+
+
+def _checked_targets(targets: dict[str, float]) -> dict[str, float]:
+    if "baseline" in targets:
+        raise ValueError("'baseline' is the view of all positions and has no target")
+    if not all(name.isidentifier() for name in targets):
+        raise ValueError("names must be plain words: they name folders")
+    if not all(0 <= target < 1 for target in targets.values()):
+        raise ValueError("an overlap must lie in [0, 1): the spacing S = (1 - overlap) D must be positive")
+    return dict(sorted(targets.items(), key=lambda item: -item[1]))
+
+# %% ../nbs/00_design.ipynb #479136a6
+_STRICT = ConfigDict(extra="forbid")
+
+
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]  # it names folders and arrays
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ChosenAxis:
+    """A further axis of a study and its values; see `fly64_nb.axes.axis.Axis`.
+
+    Attributes
+    ----------
+    name, label, unit, neutral, acts_on
+        Of the axis.
+    values : tuple of float
+        Besides the neutral one, in order of their distance from it.
+    source : str
+        Module, or path relative to the study root, where the axis is found.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+    label: str
+    unit: str
+    neutral: float
+    acts_on: Literal["exposure", "scan", "knowledge"]
+    values: tuple[float, ...]
+    source: str
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ChosenAxis:
+        folders = {value_folder(self.name, value) for value in self.values}
+        if len(folders) < len(self.values) or self.neutral in self.values:
+            raise ValueError(
+                f"axis {self.name}: values {self.values}: each once, and none the neutral {self.neutral:g}"
+            )
+        return self
+
+# %% ../nbs/00_design.ipynb #8e51f5af
+@dataclass(frozen=True, config=_STRICT)
+class ChosenMethod:
+    """A method of a study and its settings; see `fly64_nb.methods.method.Method`.
+
+    Attributes
+    ----------
+    name, learns, learns_from, learns_truth, starts_from, model_file, threads, memory_gb, gpu, family, imports
+        Of the method.
+    source : str
+        Module, or path relative to the study root, where the method is found.
+    settings : dict
+        All settings but the seed.
+    changes : dict
+        Of these, what a person asked for; the rest is the profile's.
+    """
+
+    name: PlainName
+    source: str
+    settings: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+    learns: bool = False
+    learns_from: str | None = None
+    learns_truth: bool = False
+    starts_from: str | None = None
+    model_file: PlainName = "model.keras"
+    threads: int = 1
+    memory_gb: float = 2.0
+    gpu: bool = False
+    family: str = ""
+    imports: tuple[str, ...] = ()
+
+    def learned_on(self, condition: Condition) -> Condition:
+        """Condition whose train split it learned from to reconstruct a condition."""
+        return condition.at("train").on(self.learns_from or condition.view)
 
 # %% ../nbs/00_design.ipynb #2ff42609
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class StudyDesign:
     """Everything that a study varies and holds fixed.
 
     Attributes
     ----------
-    profile, mode, doses, overlap_targets : str, str, tuple of float, mapping of str to float
-        Where sizes and epochs come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned);
-        mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling overlap.
+    profile, mode : str
+        Where sizes come from; ``"simulate"`` (Poisson counts of the base) or ``"thin"`` (measured counts, thinned).
+    doses, overlap_targets : tuple of float, mapping of str to float
+        Mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling
+        overlap.
+    axes, cross : tuple of ChosenAxis, bool
+        Further axes, varied one at a time around their neutral values, or crossed with each other. All are crossed
+        with dose and view.
+    methods : tuple of ChosenMethod
+        Chosen by `fly64_nb.methods.method.with_methods`.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
-        A network input is a seed and C-1 of its K nearest neighbours, C = gridsize^2 <= K; more than one group a seed uses K-choose-C.
-    patch_size, reference_diameter, guard_band, footprint_energy, split_axis : int, str, float or None, float, str
-        Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N);
-        smallest distance in y between train and test in pixels (None: the height of the footprint that holds this share of the energy).
-    simulation_seed, replicates, grouping_seed, subsampling_seed, minimum_positions, ms_ssim_sigma, frc_threshold : int, and float the last two
-        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions; a view of fewer is skipped;
-        width in pixels of the Gaussian window of SSIM; ring correlation that sets the resolution.
-    epochs, start_epochs, hold_out, recover_epochs, noise_model, lsqml_engine, update_probe : int, int, float, int, str, str, bool
-        Of LSQML, see `LsqmlSettings` (`lsqml_engine` is its `engine`); the probe is known by default, because refining it from few photons costs quality.
-    training_images, filters, stages, photon_split, validation_share, network_loss : int, int, int, float, float, str
-        Of the networks, see `TrainingSettings` in `04_training`; the loss of the physics-informed one is ``"poisson"`` or ``"amplitude"``.
+        A network sees a seed and C-1 of its K nearest neighbours, C = gridsize² <= K: the first gridsize on the
+        baseline, the
+        largest elsewhere. More than one group a seed uses K-choose-C.
+    patch_size, reference_diameter : int, str
+        Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
+    guard_band, footprint_energy, split_axis : float or None, float, str
+        Distance in y between train and test in pixels (None: the height of the footprint that holds this share of
+        the energy).
+    simulation_seed, replicates, grouping_seed, subsampling_seed : int
+        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions.
+    minimum_positions, ms_ssim_sigma, frc_threshold : int, float, float
+        A view of fewer is left out; width in pixels of the Gaussian window of SSIM; ring correlation that sets the
+        resolution.
     """
+
     profile: str = "quick"
-    mode: str = "simulate"
-    doses: tuple[float, ...] = (1e3, 1e4, 1e5)
-    overlap_targets: Mapping[str, float] = field(default_factory=lambda: {"dense": 0.7, "sparse": 0.2})
-    gridsizes: tuple[int, ...] = (1, 2)
+    mode: Literal["simulate", "thin"] = "simulate"
+    doses: Annotated[tuple[float, ...], AfterValidator(_checked_doses)] = (1e3, 1e4, 1e5)
+    overlap_targets: Annotated[dict[str, float], AfterValidator(_checked_targets)] = field(
+        default_factory=lambda: {"dense": 0.7, "sparse": 0.2}
+    )
+    axes: tuple[ChosenAxis, ...] = ()
+    cross: bool = False
+    methods: tuple[ChosenMethod, ...] = ()
+    gridsizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
     neighbor_count: int = 7
-    groups_per_seed: int = 1
-    patch_size: int = 64
-    reference_diameter: str = "probe"
-    guard_band: float | None = None
-    footprint_energy: float = 0.999
-    split_axis: str = "y"
-    simulation_seed: int = 42
-    grouping_seed: int = 123
-    subsampling_seed: int = 456
-    replicates: int = 1
-    ms_ssim_sigma: float = 1.0
-    frc_threshold: float = 0.5
-    minimum_positions: int = 12
-    epochs: int = 80
-    start_epochs: int = 58
-    hold_out: float = 0.02
-    recover_epochs: int = 60
-    noise_model: str = "auto"
-    lsqml_engine: str = "auto"
-    update_probe: bool = False
-    training_images: int = 8_000
-    filters: int = 12
-    stages: int = 2
-    photon_split: float = 0.2
-    validation_share: float = 0.125
-    network_loss: str = "poisson"
+    groups_per_seed: Annotated[int, Field(ge=1)] = 1
+    patch_size: Annotated[int, Field(ge=8, multiple_of=2)] = 64
+    reference_diameter: Literal["probe", "window"] = "probe"
+    guard_band: Annotated[float, Field(ge=0)] | None = None
+    footprint_energy: Annotated[float, Field(gt=0, le=1)] = 0.999
+    split_axis: Literal["y"] = "y"
+    simulation_seed: Annotated[int, Field(ge=0)] = 42
+    grouping_seed: Annotated[int, Field(ge=0)] = 123
+    subsampling_seed: Annotated[int, Field(ge=0)] = 456
+    replicates: Annotated[int, Field(ge=1)] = 1
+    ms_ssim_sigma: Annotated[float, Field(gt=0)] = 1.0
+    frc_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    minimum_positions: Annotated[int, Field(ge=1)] = 12
 
-    def __post_init__(self):
-        vars(self).update(doses=tuple(sorted(map(float, self.doses))), gridsizes=tuple(map(int, self.gridsizes)),       # it is frozen
-                          overlap_targets=dict(sorted(self.overlap_targets.items(), key=lambda item: -item[1])))
-        check_design(self)
+    @model_validator(mode="after")
+    def _check(self) -> StudyDesign:
+        get_profile(self.profile)
+        largest = max(self.gridsizes, default=0)
+        if not largest or self.neighbor_count < largest**2:
+            raise ValueError(
+                f"neighbor_count = {self.neighbor_count}: K must be at least C = gridsize^2 = {largest**2}, "
+                "or a group cannot be formed from a seed's neighbours"
+            )
+        for kind, names in (("axis", [a.name for a in self.axes]), ("method", [m.name for m in self.methods])):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind} names {names}: each once")
+        if self.mode == "thin" and any(axis.acts_on == "exposure" for axis in self.axes):
+            raise ValueError(
+                "mode 'thin' takes counts as they were measured: an axis that acts on the exposure needs 'simulate'"
+            )
+        return self
 
-# %% ../nbs/00_design.ipynb #19939182
-@patch(as_prop=True)
-def views(self: StudyDesign) -> tuple[str, ...]:
-    """Names of the views: baseline, then by falling overlap."""
-    return ("baseline", *self.overlap_targets)
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views: baseline, then by falling overlap."""
+        return ("baseline", *self.overlap_targets)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return ("train", "test")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Noise seeds of the replicates, ascending; the first is that of the study root itself."""
+        return tuple(range(self.simulation_seed, self.simulation_seed + self.replicates))
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition in the study's order: doses, views, further axes (neutral first), train, test."""
+        return tuple(c.at(split) for c in self.without_split() for split in self.splits)
+
+    def without_split(self) -> tuple[Condition, ...]:
+        """Every condition without its split, in the study's order."""
+        further = list(further_values(self.axes, self.cross))
+        return tuple(Condition(d, v, None, *f) for d in self.doses for v in self.views for f in further)
+
+    def exposures(self) -> tuple[Condition, ...]:
+        """What is exposed: every dose, with the values of the axes that act on the exposure."""
+        return tuple(dict.fromkeys(condition.measured for condition in self.without_split()))
+
+    def gridsize(self, view: str) -> int:
+        """Gridsize that a view is used with: the first of the design for the baseline, the largest for the others."""
+        return self.gridsizes[0] if view == "baseline" else max(self.gridsizes)
+
+    def spacing(self, view: str, diameter: float) -> float:
+        """Minimum centre spacing S = (1 - overlap) D of a view in pixels; 0 for the baseline."""
+        if view == "baseline":
+            return 0.0
+        if view not in self.overlap_targets:
+            raise ValueError(f"design: view {view!r} is unknown; known are {', '.join(self.views)}")
+        distance = (1 - self.overlap_targets[view]) * diameter
+        if not distance > 0:
+            raise ValueError(
+                f"design: spacing of {view!r} is {distance:g} px with D = {diameter:g} px; it must be positive"
+            )
+        return distance
+
+    def with_sources(self, values: Values) -> list[list[Any]]:
+        """Values of further axes with the source of each, as the parameters of a job: ``[name, value, source]``."""
+        sources = {axis.name: axis.source for axis in self.axes}
+        return [[name, value, sources[name]] for name, value in values]
+
+    def method(self, name: str) -> ChosenMethod:
+        """A method by name; ValueError with those that there are."""
+        for method in self.methods:
+            if method.name == name:
+                return method
+        raise ValueError(f"method {name!r} is unknown; there are {', '.join(m.name for m in self.methods)}")
+
+    def to_json(self) -> str:
+        """The design as JSON text."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> StudyDesign:
+        """The design back from JSON text; ValueError names what is unknown or wrong."""
+        return make_design(json.loads(text))
+
+# %% ../nbs/00_design.ipynb #74f1d059
+def further_values(axes: Iterable[ChosenAxis], cross: bool) -> Iterable[tuple[Values, Values]]:
+    """Values of the further axes (those of the exposure, the others) in a study's order, neutral first."""
+    axes = tuple(axes)
+    if cross:
+        combinations = list(itertools.product(*((None, *axis.values) for axis in axes)))
+    else:
+        one = [tuple(v if axis is other else None for other in axes) for axis in axes for v in axis.values]
+        combinations = [(None,) * len(axes), *one]
+    for values in combinations:
+        chosen = [(axis, value) for axis, value in zip(axes, values) if value is not None]
+        kinds: tuple[list[tuple[str, float]], list[tuple[str, float]]] = ([], [])
+        for axis, value in chosen:
+            kinds[axis.acts_on != "exposure"].append((axis.name, value))
+        yield tuple(kinds[0]), tuple(kinds[1])
 
 
-@patch(as_prop=True)
-def splits(self: StudyDesign) -> tuple[str, ...]:
-    """Names of the splits."""
-    return ("train", "test")
-
-
-@patch(as_prop=True)
-def conditions(self: StudyDesign) -> tuple[tuple[float, str, str], ...]:
-    """Every (dose, view, split) in the study's order."""
-    return tuple((dose, view, split) for dose in self.doses for view in self.views for split in self.splits)
-
-
-@patch(as_prop=True)
-def seeds(self: StudyDesign) -> tuple[int, ...]:
-    """Noise seeds of the replicates, ascending; the first is that of the study root itself."""
-    return tuple(range(self.simulation_seed, self.simulation_seed + self.replicates))
-
-
-@patch
-def spacing(self: StudyDesign, view: str, diameter: float) -> float:
-    """Minimum centre spacing S = (1 - overlap) D of a view in pixels; 0 for the baseline."""
-    if view == "baseline":
-        return 0.0
-    if view not in self.overlap_targets:
-        raise ValueError(f"design: view {view!r} is unknown; known are {', '.join(self.views)}")
-    distance = (1 - self.overlap_targets[view]) * diameter
-    if not distance > 0:
-        raise ValueError(f"design: spacing of {view!r} is {distance:g} px with D = {diameter:g} px; it must be positive")
-    return distance
-
-
-@patch
-def lsqml_settings(self: StudyDesign, seed: int, epochs: int | None = None) -> LsqmlSettings:
-    """Settings of LSQML for one job."""
-    start = min(self.start_epochs, epochs or self.epochs)
-    return LsqmlSettings(epochs=epochs or self.epochs, start_epochs=start, damped_epochs=min(LsqmlSettings.damped_epochs, start // 3), hold_out=self.hold_out,
-                         noise_model=self.noise_model, update_probe=self.update_probe, engine=self.lsqml_engine, seed=seed)
-
-
-@patch
-def to_json(self: StudyDesign) -> str:
-    """The design as JSON text."""
-    return json.dumps(asdict(self), indent=2)
-
-
-@patch(cls_method=True)
-def from_json(cls: StudyDesign, text: str) -> StudyDesign:
-    """The design back from JSON text; ValueError names an unknown field."""
-    record = json.loads(text)
-    unknown = set(record) - {f.name for f in fields(cls)}
+def make_design(values: Mapping[str, Any]) -> StudyDesign:
+    """A design from plain values; ValueError names the field, what was found and what is needed."""
+    unknown = set(values) - {f.name for f in fields(StudyDesign)}
     if unknown:
         raise ValueError(f"design: unknown fields {sorted(unknown)}")
-    return cls(**record)
-
-# %% ../nbs/00_design.ipynb #5f966a9f
-def dose_folder(dose: float) -> str:
-    """Folder name of a dose: ``dose_1000``."""
-    return f"dose_{dose:.0f}"
+    try:
+        return TypeAdapter(StudyDesign).validate_python(dict(values))
+    except ValidationError as error:
+        raise ValueError(plain_problems(error, "design")) from None
 
 
 def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
-    """Design of a profile, with changes to single fields; another number of LSQML epochs keeps the share of its start."""
-    p = get_profile(profile)
-    start = round(p.start_epochs * changes.get("epochs", p.epochs) / p.epochs)
-    sizes = {"patch_size": p.patch_size, "epochs": p.epochs, "start_epochs": start, "recover_epochs": p.recover_epochs,
-             "training_images": p.training_images, "filters": p.filters}
-    return StudyDesign(**{"profile": profile, **sizes, **changes})
-
-# %% ../nbs/00_design.ipynb #fc830bbf
-def parse_overlaps(text: str) -> dict[str, float]:
-    """Overlap targets by view from text: ``"0,0.7"`` names the views ``overlap_00, overlap_70``, ``"dense=0.7"`` gives the name; both may be mixed.
-
-    Raises
-    ------
-    ValueError
-        For an entry that is no overlap in [0, 1) or has no plain word as name, and for a name or an overlap that stands there twice.
-    """
-    targets: dict[str, float] = {}
-    for entry in (part.strip() for part in text.split(",")):
-        name, _, number = (part.strip() for part in entry.rpartition("="))
-        try:
-            target = float(number)
-        except ValueError:
-            target = float("nan")
-        if not 0 <= target < 1:
-            raise ValueError(f"overlaps: {entry!r} in {text!r}: needed is an overlap in [0, 1), such as 0.7, or one with a name, such as dense=0.7")
-        whole, _, rest = f"{100 * target:.6f}".rstrip("0").partition(".")
-        name = name if "=" in entry else f"overlap_{whole:0>2}" + (f"p{rest}" if rest else "")
-        if not name.isidentifier() or name == "baseline":
-            raise ValueError(f"overlaps: name {name!r} in {text!r}: needed is a plain word other than 'baseline', because it names a folder")
-        if name in targets:
-            raise ValueError(f"overlaps: name {name!r} stands twice in {text!r}: each view needs its own")
-        if target in targets.values():
-            raise ValueError(f"overlaps: {target:g} stands twice in {text!r}: the two views would have the same positions")
-        targets[name] = target
-    return targets
+    """Design of a profile, with changes to single fields; `methods.method.with_methods` chooses its methods."""
+    return make_design({"profile": profile, "patch_size": get_profile(profile).patch_size, **changes})
 
 # %% ../nbs/00_design.ipynb #d2d9a26d
+PACKAGES = (
+    "fly64_nb", "numpy", "scipy", "torch", "ptychi", "tensorflow", "keras", "scikit-image", "torchmetrics", "papermill",
+    "h5py",
+)  # fmt: skip
+
+
 def environment() -> dict[str, Any]:
     """Versions of the packages that make the numbers, and the hardware."""
-    import importlib.metadata as md
-    import os
     import platform
+    from importlib.metadata import PackageNotFoundError, version
 
-    def version(name: str) -> str | None:
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
         try:
-            return md.version(name)
-        except md.PackageNotFoundError:
-            return None
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
 
-    names = ("fly64_nb", "numpy", "scipy", "torch", "ptychi", "tensorflow", "keras", "scikit-image", "torchmetrics", "papermill", "h5py")
-    return {"python": platform.python_version(), "packages": {n: version(n) for n in names}, "platform": platform.platform(),
-            "machine": platform.machine(), "cores": os.cpu_count()}
+# %% ../nbs/00_design.ipynb #fc6cf110
+HELD_FIXED = (
+    "profile", "mode", "gridsizes", "neighbor_count", "groups_per_seed", "patch_size", "reference_diameter",
+    "guard_band", "footprint_energy", "split_axis", "simulation_seed", "grouping_seed", "subsampling_seed",
+    "minimum_positions",
+)  # fmt: skip
 
 
-def freeze_study(study: str | Path, design: StudyDesign, base_digest: str, base_source: dict) -> None:
-    """Write `study.json`; called once the base is there.
+def grown_design(kept: StudyDesign, asked: Mapping[str, Any]) -> StudyDesign:
+    """The design of a study that grows by what is asked for; lists are joined, settings of the metrics replaced.
+
+    Parameters
+    ----------
+    kept : StudyDesign
+        Of the study.
+    asked : mapping
+        Fields of the design that a person gave.
 
     Raises
     ------
     ValueError
-        If the study root holds another design or base.
+        If something that is held fixed would change; names each such field, what is there and what was asked for.
     """
-    path = Path(study) / "study.json"
-    record = {"schema": 1, "design": asdict(design), "base_digest": base_digest, "base_source": base_source}
+    wanted = make_design({**asdict(kept), **asked})
+    fixed = [f"{name}: {getattr(kept, name)!r} there, {getattr(wanted, name)!r} asked for" for name in HELD_FIXED
+             if name in asked and getattr(kept, name) != getattr(wanted, name)]  # fmt: skip
+    for view, target in kept.overlap_targets.items():
+        if wanted.overlap_targets.get(view, target) != target:
+            fixed.append(f"view {view}: overlap {target:g} there, {wanted.overlap_targets[view]:g} asked for")
+    if fixed:
+        raise ValueError(
+            f"the study was made with another design ({'; '.join(fixed)}), and this is held fixed. "
+            "Take a new folder, or the design it was made with."
+        )
+    doses = {dose_folder(dose): dose for dose in (*wanted.doses, *kept.doses)}  # of two in one folder the older
+    joined: dict[str, Any] = {
+        "doses": tuple(doses.values()),
+        "overlap_targets": {**wanted.overlap_targets, **kept.overlap_targets},
+        "axes": _joined_axes(kept.axes, wanted.axes),
+        "cross": kept.cross or wanted.cross,
+        "replicates": max(kept.replicates, wanted.replicates),
+    }
+    return replace(wanted, **joined)
+
+# %% ../nbs/00_design.ipynb #ee893559
+def by_distance(values: Iterable[float], neutral: float) -> tuple[float, ...]:
+    """Values of an axis in the order of a study: by their distance from the neutral one."""
+    return tuple(sorted(values, key=lambda value: (abs(value - neutral), value)))
+
+
+def _joined_axes(kept: Iterable[ChosenAxis], wanted: Iterable[ChosenAxis]) -> tuple[ChosenAxis, ...]:
+    """Axes of both, each with the values of both."""
+    axes = {axis.name: axis for axis in kept}
+    for axis in wanted:
+        values = {*axis.values, *(axes[axis.name].values if axis.name in axes else ())}
+        axes[axis.name] = replace(axis, values=by_distance(values, axis.neutral))
+    return tuple(axes.values())
+
+# %% ../nbs/00_design.ipynb #1b8d90ee
+def write_study(
+    study: str | Path,
+    design: StudyDesign,
+    base: Base,
+    base_file: str = "",
+    recovered_by: Mapping[str, str] | None = None,
+    reader: str = "",
+) -> None:
+    """Write ``study.json``: the design as it is run, the base's digest, versions and hardware.
+
+    Parameters
+    ----------
+    study : path
+    design : StudyDesign
+    base : Base
+    base_file : str
+        Path of the file that it was read from, relative to the study root.
+    recovered_by : mapping, optional
+        ``name`` and ``source`` of the method that recovered it.
+    reader : str
+        As of `build_design_job`.
+
+    Raises
+    ------
+    ValueError
+        If the study root holds another base.
+    """
+    path = Layout(Path(study)).study_json
+    digest = file_digest(Path(study) / base_file) if base_file else ""
+    record = {
+        "schema": 2, "design": asdict(design), "base_digest": base.digest, "base_source": base.source,
+        "base_file": base_file, "base_file_digest": digest, "recovered_by": dict(recovered_by or {}), "reader": reader,
+    }  # fmt: skip
     if path.exists():
-        check_same_study(study, design, base_digest)
-        return
-    write_json(path, {**record, "environment": environment()})
+        old = read_study(study)
+        if old["base_digest"] != base.digest:
+            raise ValueError(
+                f"{path}: the study was made with another base: {old['base_digest'][:12]} there, {base.digest[:12]} now"
+            )
+        record["environment"] = old.get("environment")
+        if {**old, "design": asdict(old["design"])} == record:
+            return
+    write_json(path, {**record, "environment": record.get("environment") or environment()})
 
-
+# %% ../nbs/00_design.ipynb #b90fb8cb
 def read_study(study: str | Path) -> dict[str, Any]:
-    """The record in `study.json`, with `design` as a `StudyDesign`."""
-    path = Path(study) / "study.json"
+    """The record in ``study.json``, with `design` as a `StudyDesign`.
+
+    A study of an earlier version (schema 1) can be read: its design has no methods, since their settings were kept
+    otherwise.
+    """
+    path = Layout(Path(study)).study_json
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {**record, "design": StudyDesign(**record["design"])}
+        values = record["design"]
+        if record.get("schema") == 1:
+            values = {name: value for name, value in values.items() if name in {f.name for f in fields(StudyDesign)}}
+        return {**record, "design": make_design(values)}
     except FileNotFoundError:
         raise FormatError(path, None, "no file", "a study root; make one with `fly64 design STUDY`") from None
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(path, "design", f"{error}", "the design that `fly64 design` wrote") from None
 
-# %% ../nbs/00_design.ipynb #e5e0bd71
-def check_same_study(study: str | Path, design: StudyDesign, base_digest: str | None = None) -> None:
-    """Refuse another design (or base) than the study root was made with; ValueError names each difference."""
-    record = read_study(study)
-    old, new = asdict(record["design"]), asdict(design)
-    different = [f"{k}: {old[k]!r} there, {new[k]!r} asked for" for k in old if old[k] != new[k]]
-    if base_digest and record["base_digest"] != base_digest:
-        different.append(f"base: {record['base_digest'][:12]} there, {base_digest[:12]} asked for")
-    if different:
-        raise ValueError(f"{Path(study) / 'study.json'}: the study was made with another design ({'; '.join(different)}). "
-                         "Take a new folder, or the design it was made with.")
+
+def refuse_older_study(study: str | Path) -> None:
+    """ValueError for a study that an earlier version made: it can be read, and not continued."""
+    if read_study(study).get("schema") == 1:
+        raise ValueError(
+            f"{Layout(Path(study)).study_json}: the study was made by an earlier version. It can be opened and read "
+            "(open_study, advise), but not continued. Take a new folder; "
+            f"--base {Layout(Path(study)).base} starts from the same object, probe and scan."
+        )
 
 # %% ../nbs/00_design.ipynb #a06cd1f3
-def make_base(design: StudyDesign, file: str | Path | None = None, on_epoch=None) -> tuple[Base, Reconstruction | None]:
+Recover = Callable[[MeasuredScan], tuple[Base, Reconstruction]]
+
+
+def make_base(
+    profile: str, patch_size: int, guard_band: float | None = None, footprint_energy: float = 0.999,
+    file: str | Path | None = None, recover: Recover | None = None, readers: Iterable[Path] = (),
+) -> tuple[Base, Reconstruction | None]:  # fmt: skip
     """Base of a study, and the reconstruction that it was recovered with if it is a measured scan.
 
     Parameters
     ----------
-    design : StudyDesign
+    profile, patch_size, guard_band, footprint_energy
+        Of the design; they make the built-in base.
     file : path, optional
-        Base to read; without it the built-in base of the design's profile.
-    on_epoch : callable, optional
-        Called with (epoch, loss) while a measured scan is recovered.
+        Base to read instead.
+    recover : callable, optional
+        Recovers a measured scan.
+    readers : iterable of Path
+        Notebooks or modules of readers from outside the package.
+
+    Raises
+    ------
+    ValueError
+        If the file is a measured scan and there is nothing to recover it with.
     """
     if file:
-        read = read_base_file(file)
+        read = read_base_file(file, readers)
         if isinstance(read, Base):
             return read, None
-        seed = int(job_seed(design.simulation_seed, "recover").generate_state(1)[0] >> 1)
-        # the probe is not known yet: few epochs of noisy steps, pty-chi's own step and damping, a gentler momentum, and every photon
-        settings = replace(design.lsqml_settings(seed, design.recover_epochs), update_probe=True, damped_epochs=0, start_epochs=min(10, design.recover_epochs),
-                           momentum=0.5, step=0.9, preconditioning=0.1, noise_model="poisson", hold_out=0.0)
-        return recover_base(read, settings, on_epoch)
-    p = get_profile(design.profile)
-    probe = builtin_probe(design.patch_size)
-    guard = footprint_extent(probe, design.footprint_energy)[0] + 1 if design.guard_band is None else design.guard_band
-    return builtin_base(2 * p.height + guard, p.width, p.pitch, design.patch_size), None
+        if recover is None:
+            raise ValueError(f"{file}: found a measured scan; needed is a method that recovers its object and probe")
+        return recover(read)
+    p, probe = get_profile(profile), builtin_probe(patch_size)
+    guard = footprint_extent(probe, footprint_energy)[0] + 1 if guard_band is None else guard_band
+    return builtin_base(2 * p.height + guard, p.width, p.pitch, patch_size), None
 
-
+# %% ../nbs/00_design.ipynb #94392b7d
 def suitable_design(design: StudyDesign, base: Base | MeasuredScan) -> StudyDesign:
     """The design with the base's window as patch size; a measured scan will do before it is recovered.
 
@@ -368,39 +550,81 @@ def suitable_design(design: StudyDesign, base: Base | MeasuredScan) -> StudyDesi
         If the mode is ``thin`` and the base has no measured counts, or a dose is above the measured one.
     """
     if design.mode == "thin":
+        name = base.source.get("file", "the built-in base")
         if base.counts is None:
-            raise ValueError(f"mode 'thin' needs a base with measured counts; {base.source.get('file', 'the built-in base')} has none")
+            raise ValueError(f"mode 'thin' needs a base with measured counts; {name} has none")
         measured = base.counts.sum((1, 2), dtype=np.float64).mean()
         if max(design.doses) > measured:
-            raise ValueError(f"mode 'thin': dose {max(design.doses):g} is above the measured {measured:.4g} photons per exposure")
+            raise ValueError(
+                f"mode 'thin': dose {max(design.doses):g} is above the measured {measured:.4g} photons per exposure"
+            )
     return replace(design, patch_size=base.probe.shape[-1])
 
 # %% ../nbs/00_design.ipynb #5bd52723
-def build_design_job(study: str | Path, design: StudyDesign, base_file: str | Path | None = None) -> Job:
-    """The job that freezes ``study.json`` and ``base.npz``."""
+def build_design_job(
+    study: str | Path,
+    design: StudyDesign,
+    base_file: str | Path | None = None,
+    recovered_by: ChosenMethod | None = None,
+    reader: str = "",
+) -> Job:
+    """The job that makes ``base.npz``; what is varied is none of its parameters.
+
+    Parameters
+    ----------
+    study : path
+    design : StudyDesign
+    base_file : path, optional
+    recovered_by : ChosenMethod, optional
+        Method that recovers a measured scan.
+    reader : str
+        Notebook or module of a reader from outside the package, relative to the study root.
+    """
     study = Path(study)
-    default = asdict(get_study_design(design.profile))
-    given = ("profile", "mode", "patch_size") if base_file else ("profile", "mode")         # a base that is read brings its window along
-    changes = {k: v for k, v in asdict(design).items() if v != default[k] and k not in given}
     source = os.path.relpath(Path(base_file).resolve(), study.resolve()) if base_file else ""
-    return Job(phase="phase_a", name="design", notebook="00_design.ipynb", study=study,
-               parameters={"study": ".", "base_file": source, "profile": design.profile, "mode": design.mode, "changes": json.dumps(changes)},
-               inputs=(Path(base_file),) if base_file else (), outputs=(study / "base.npz", study / "study.json"),
-               log_path=study / "phase_a" / "design.log", imports=("fly64_nb.design", "fly64_nb.core.figures"), gpu=bool(base_file))
+    builtin = {name: getattr(design, name) for name in ("profile", "patch_size", "guard_band", "footprint_energy")}
+    with_method = (
+        {"recover": recovered_by.name, "recover_source": recovered_by.source, "profile": design.profile}
+        if recovered_by
+        else {}
+    )
+    return Job(
+        phase="phase_a",
+        name="design",
+        notebook="00_design.ipynb",
+        study=study,
+        parameters={
+            "study": ".",
+            "base_file": source,
+            **({} if base_file else builtin),
+            **with_method,
+            **({"reader": reader} if reader else {}),
+            "seed": design.simulation_seed,
+        },
+        inputs=(Path(base_file),) if base_file else (),
+        outputs=(Layout(study).base,),
+        log_path=study / "phase_a" / "design.log",
+        imports=("fly64_nb.design", "fly64_nb.show.images", *(recovered_by.imports if recovered_by else ())),
+        sources=(*((recovered_by.source,) if recovered_by else ()), *((reader,) if reader else ())),
+        family=recovered_by.family if recovered_by else "",
+        gpu=recovered_by is not None,
+    )
 
 # %% ../nbs/00_design.ipynb #d666ea02
 def study_roots(study: str | Path, design: StudyDesign) -> dict[int, Path]:
     """Study root of each noise seed, ascending: the study itself, then ``replicates/seed_43`` and so on."""
     study = Path(study)
-    return {seed: study if seed == design.simulation_seed else study / "replicates" / f"seed_{seed}" for seed in design.seeds}
+    return {seed: study if seed == design.simulation_seed else Layout(study).replicate(seed) for seed in design.seeds}
 
 
 def replicate_design(design: StudyDesign, seed: int) -> StudyDesign:
     """The design of one replicate: the same with another noise seed, and no replicates of its own."""
-    return replace(design, simulation_seed=seed, replicates=1)
+    if seed == design.simulation_seed:
+        return replace(design, replicates=1)
+    above = Path("..", "..")  # files of methods and axes are named relative to the study root
 
+    def place(one: Any) -> Any:
+        return replace(one, source=(above / one.source).as_posix()) if one.source.endswith((".py", ".ipynb")) else one
 
-def build_replicate_jobs(study: str | Path, design: StudyDesign) -> list[Job]:
-    """For each noise seed after the first, the job that freezes ``study.json`` and ``base.npz`` of its replicate from the study's base."""
-    return [build_design_job(root, replicate_design(design, seed), Path(study) / "base.npz")
-            for seed, root in study_roots(study, design).items() if seed != design.simulation_seed]
+    axes, methods = (tuple(map(place, kept)) for kept in (design.axes, design.methods))
+    return replace(design, simulation_seed=seed, replicates=1, axes=axes, methods=methods)

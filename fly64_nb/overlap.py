@@ -5,290 +5,196 @@
 # %% ../nbs/03_overlap.ipynb #4891612a
 from __future__ import annotations
 
-import heapq
-import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import comb
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.spatial import cKDTree
 
-from .contract import Dataset, validate_dataset_contract, write_dataset
-from .core.formats import job_seed, write_json
-from .core.jobs import Job
-from .core.optics import effective_diameter
-from .design import StudyDesign, dose_folder, read_study
+from .axes.axis import apply_axis, load_axis
+from .contract import validate_dataset_contract
+from .data.dataset import Dataset, write_dataset
+from .data.files import write_json
+from .design import StudyDesign
+from .physics.optics import effective_diameter
+from .physics.scan import form_groups, overlap_metrics, position_bound, select_by_spacing
+from .engine.job import Job
+from .study.condition import Condition, job_seed
+from .study.layout import Layout, job_name
 
 # %% auto #0
-__all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'make_view', 'view_path',
-           'skipped_view', 'OverlapJob', 'build_overlap_jobs', 'leave_out_skipped', 'skipped_views', 'generate_view']
-
-# %% ../nbs/03_overlap.ipynb #3f33f30d
-def _close_positions(y: np.ndarray, x: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions closer than `spacing` to each: those of position i are ``near[start[i]:start[i + 1]]`` of the result (start, near)."""
-    n = len(y)
-    # query_pairs counts a distance equal to the radius as close; such a pair is allowed
-    pairs = cKDTree(np.stack([y, x], 1)).query_pairs(np.nextafter(spacing, 0), output_type="ndarray").astype(np.int32)
-    once = coo_array((np.ones(len(pairs), np.int8), tuple(pairs.T)), shape=(n, n)).tocsr()
-    both = once + once.T.tocsr()
-    return both.indptr.astype(np.int64), both.indices
-
-
-def select_by_spacing(y: np.ndarray, x: np.ndarray, spacing: float, seed: int) -> np.ndarray:
-    """Rows of positions that are pairwise at least `spacing` apart, ascending; no further position could be added.
-
-    Parameters
-    ----------
-    y, x : (n,) float arrays
-    spacing : float
-        Minimum distance in pixels; 0 keeps everything.
-    seed : int
-        Breaks ties.
-
-    Returns
-    -------
-    (m,) int array
-    """
-    if not spacing >= 0:
-        raise ValueError(f"select_by_spacing: the spacing must be at least 0 px, found {spacing}")
-    n = len(y)
-    if not spacing:
-        return np.arange(n)
-    order = np.random.default_rng(seed).permutation(n)
-    place = np.argsort(order)                                    # of equals, the one that stands first in a random order is taken
-    start, near = _close_positions(y, x, spacing)
-    exclusions, free, kept = np.diff(start), np.ones(n, bool), []
-    # a position whose count falls is queued again; older entries no longer agree with the count, and are passed over
-    queue = (exclusions * n + place).tolist()
-    heapq.heapify(queue)
-    start = start.tolist()
-    while queue:
-        count, rank = divmod(heapq.heappop(queue), n)
-        best = order[rank]
-        if not free[best] or exclusions[best] != count:
-            continue
-        kept.append(best)
-        free[best] = False
-        excluded = near[start[best]:start[best + 1]]
-        excluded = excluded[free[excluded]]
-        if not len(excluded):
-            continue
-        free[excluded] = False
-        fewer = np.concatenate([near[start[i]:start[i + 1]] for i in excluded.tolist()])
-        fewer = fewer[free[fewer]]
-        np.subtract.at(exclusions, fewer, 1)
-        fewer = np.unique(fewer)
-        for entry in (exclusions[fewer] * n + place[fewer]).tolist():
-            heapq.heappush(queue, entry)
-    return np.sort(np.array(kept, int))
-
-# %% ../nbs/03_overlap.ipynb #d65138f1
-def position_bound(height: float, width: float, spacing: float) -> int:
-    """Most points with pairwise distance >= spacing in a rectangle (Oler's bound).
-
-    Oler (1961), Acta Math. 105: ``2 A / (sqrt(3) S^2) + P / (2 S) + 1`` for area A and perimeter P.
-    """
-    if not spacing > 0:
-        raise ValueError(f"position_bound: the spacing must be positive, found {spacing}")
-    return int(2 * height * width / (np.sqrt(3) * spacing**2) + (height + width) / spacing + 1)
-
-# %% ../nbs/03_overlap.ipynb #7df00d39
-def form_groups(y: np.ndarray, x: np.ndarray, members: int, neighbor_count: int, groups: int, seed: int) -> tuple[np.ndarray, str]:
-    """Groups of neighbouring positions.
-
-    Parameters
-    ----------
-    y, x : (n,) float arrays
-    members : int
-        C, positions a group; the first is its seed.
-    neighbor_count : int
-        K, nearest neighbours to choose from (K >= C); fewer where there are not as many positions.
-    groups : int
-        Groups asked for.
-    seed : int
-
-    Returns
-    -------
-    (g, C) int array and str
-        Rows of the positions, and which branch ran: one group a seed, or K-choose-C combinations. Fewer groups than asked for come back
-        when there are no more combinations, and the text says so.
-
-    Raises
-    ------
-    ValueError
-        If K < C or there are fewer positions than C.
-    """
-    n = len(y)
-    if neighbor_count < members:
-        raise ValueError(f"form_groups: neighbor_count K = {neighbor_count} is below C = {members}; K >= C is needed")
-    if n < members:
-        raise ValueError(f"form_groups: {n} positions are fewer than C = {members}")
-    rng = np.random.default_rng(seed)
-    if members == 1:
-        return np.arange(n)[:, None], "groups of one position"
-    k = min(neighbor_count, n - 1)
-    points = np.stack([y, x], 1)
-    neighbours = cKDTree(points).query(points, k + 1)[1][:, 1:]
-    if groups <= n:
-        seeds = np.sort(rng.permutation(n)[:groups])
-        picks = np.argsort(rng.random((groups, k)), axis=1)[:, :members - 1]
-        note = f"one group for each of {groups} of {n} seeds"
-    else:
-        combinations = np.array(list(itertools.combinations(range(k), members - 1)))
-        each = min(-(-groups // n), len(combinations))
-        seeds = np.repeat(np.arange(n), each)[:groups]
-        drawn = np.argsort(rng.random((n, len(combinations))), axis=1)[:, :each]
-        picks = combinations[drawn].reshape(-1, members - 1)[:groups]
-        note = (f"K-choose-C combinations: {each} of {comb(k, members - 1)} for each of {n} seeds, "
-                f"{len(seeds)} groups of {groups} asked for")
-    return np.concatenate([seeds[:, None], neighbours[seeds[:, None], picks]], 1).astype(np.int64), note
-
-# %% ../nbs/03_overlap.ipynb #e0a5d247
-def disc_overlap(distance: np.ndarray, diameter: float) -> np.ndarray:
-    """Shared fraction of the area of two equal discs with centres at the given distance."""
-    r = np.clip(np.asarray(distance, float) / diameter, 0, 1)
-    return 2 / np.pi * (np.arccos(r) - r * np.sqrt(1 - r**2))
-
-
-def overlap_metrics(y: np.ndarray, x: np.ndarray, groups: np.ndarray, diameter: float, neighbor_count: int) -> dict[str, Any]:
-    """Measured overlaps and spacings of a view.
-
-    Parameters
-    ----------
-    y, x : (n,) float arrays
-        Positions in pixels, at least two.
-    groups : (g, C) int array
-    diameter : float
-        Reference diameter D in pixels.
-    neighbor_count : int
-        K.
-
-    Returns
-    -------
-    dict
-        ``within_groups``, ``image_to_neighbors``, ``group_to_group``: mean area overlaps; nearest-neighbour spacing statistics in
-        pixels; and the linear overlap ``1 - d/D`` at the mean nearest-neighbour distance.
-    """
-    points = np.stack([y, x], 1)
-    k = min(neighbor_count, len(points) - 1)
-    distance = cKDTree(points).query(points, k + 1)[0][:, 1:]
-    members = points[groups]
-    pairs = [(a, b) for a, b in itertools.combinations(range(groups.shape[1]), 2)]
-    within = np.mean([disc_overlap(np.linalg.norm(members[:, a] - members[:, b], axis=1), diameter) for a, b in pairs]) if pairs else None
-    centres = np.unique(members.mean(1).round(9), axis=0)
-    near = cKDTree(centres).query(centres, min(k, len(centres) - 1) + 1)[0][:, 1:] if len(centres) > 1 else np.zeros((1, 0))
-    nearest = distance[:, 0]
-    return {"within_groups": None if within is None else float(within), "image_to_neighbors": float(disc_overlap(distance, diameter).mean()),
-            "group_to_group": float(disc_overlap(near, diameter).mean()) if near.size else None,
-            "nearest_spacing_px": {"min": float(nearest.min()), "mean": float(nearest.mean()), "median": float(np.median(nearest)),
-                                   "max": float(nearest.max())},
-            "linear_overlap": {"at_min_spacing": float(1 - nearest.min() / diameter), "at_mean_spacing": float(1 - nearest.mean() / diameter)}}
+__all__ = ['make_view', 'grouped', 'apply_axes', 'overlap_records', 'OverlapJob', 'build_overlap_jobs', 'generate_view',
+           'skipped_views']
 
 # %% ../nbs/03_overlap.ipynb #aaad1c3b
-def make_view(data: Dataset, design: StudyDesign, view: str) -> tuple[Dataset | None, dict[str, Any]]:
+def make_view(
+    data: Dataset,
+    view: str = "dense",
+    overlap: float | None = 0.7,
+    gridsize: int = 2,
+    *,
+    reference_diameter: str = "probe",
+    neighbor_count: int = 7,
+    groups_per_seed: int = 1,
+    grouping_seed: int = 123,
+    subsampling_seed: int = 456,
+    minimum_positions: int = 12,
+) -> tuple[Dataset | None, dict[str, Any]]:
     """A view of a split's dataset, and its measured overlaps.
+
+    Parameters
+    ----------
+    data : Dataset
+    view : str
+    overlap, reference_diameter : float or None, str
+        Target in [0, 1) of D, the probe's effective diameter (``"probe"``) or its ``"window"``; None: all positions.
+    gridsize, neighbor_count, groups_per_seed, grouping_seed
+        Of the groups: C = gridsize² of a seed and its K nearest neighbours, at the positions that a method is told.
+    subsampling_seed, minimum_positions
+        Of the choice of positions; a view of fewer is left out.
 
     Returns
     -------
     (Dataset or None, dict)
-        None when the view has fewer than ``design.minimum_positions`` positions; the record then has ``skipped`` with the reason.
+        None when it has too few positions; the record then has ``skipped`` with the reason.
     """
-    split = data.metadata["split"]
-    diameter = effective_diameter(data.probe) if design.reference_diameter == "probe" else float(data.window)
-    spacing = design.spacing(view, diameter)
+    split, members = data.metadata["split"], gridsize**2
+    diameter = effective_diameter(data.probe) if reference_diameter == "probe" else float(data.window)
+    spacing = 0.0 if overlap is None else (1 - overlap) * diameter
     seed = lambda base: int(job_seed(base, view, split).generate_state(1)[0])
-    rows = select_by_spacing(data.y, data.x, spacing, seed(design.subsampling_seed))
-    members = max(design.gridsizes) ** 2 if view != "baseline" else 1
+    rows = select_by_spacing(data.y, data.x, spacing, seed(subsampling_seed))
     bound = position_bound(np.ptp(data.y), np.ptp(data.x), spacing) if spacing else None
-    record = {"view": view, "split": split, "overlap_target": design.overlap_targets.get(view), "reference": design.reference_diameter,
-              "reference_diameter_px": diameter, "spacing_px": spacing, "positions": len(rows), "candidates": len(data),
-              "position_bound": bound, "acceptance_of_bound": len(rows) / bound if bound else None, "seed": design.subsampling_seed}
-    least = max(design.minimum_positions, members)
+    record = {
+        "view": view, "split": split, "overlap_target": overlap, "reference": reference_diameter,
+        "reference_diameter_px": diameter, "spacing_px": spacing, "positions": len(rows), "candidates": len(data),
+        "position_bound": bound, "acceptance_of_bound": len(rows) / bound if bound else None, "seed": subsampling_seed,
+    }  # fmt: skip
+    least = max(minimum_positions, members)
     if len(rows) < least:
-        return None, {**record, "skipped": f"{len(rows)} of {len(data)} positions are at least S = {spacing:.2f} px apart "
-                                           f"(at most {bound} could be), and a view needs {least}"}
-    groups, branch = form_groups(data.y[rows], data.x[rows], members, design.neighbor_count, design.groups_per_seed * len(rows),
-                                 seed(design.grouping_seed))
-    record |= {"groups": len(groups), "group_size": members, "grouping": branch,
-               **overlap_metrics(data.y[rows], data.x[rows], groups, diameter, design.neighbor_count)}
-    chosen = data.select(rows, view=view, spacing_px=spacing, grouping=branch)
-    return Dataset(**{**chosen.__dict__, "groups": groups}), record
+        apart = f"{len(rows)} of {len(data)} positions are at least S = {spacing:.2f} px apart"
+        return None, {**record, "skipped": f"{apart} (at most {bound} could be), and a view needs {least}"}
+    chosen = data.select(rows, view=view, spacing_px=spacing, gridsize=gridsize, neighbor_count=neighbor_count)
+    return grouped(chosen, record, diameter, members, neighbor_count, groups_per_seed * len(rows), seed(grouping_seed))
 
+# %% ../nbs/03_overlap.ipynb #096ef11d
+def grouped(
+    data: Dataset,
+    record: Mapping[str, Any],
+    diameter: float,
+    members: int,
+    neighbor_count: int,
+    groups: int,
+    seed: int,
+) -> tuple[Dataset, dict[str, Any]]:
+    """The dataset with its groups, and the record with its measured overlaps."""
+    rows, branch = form_groups(data.known_y, data.known_x, members, neighbor_count, groups, seed)
+    measured = overlap_metrics(data.y, data.x, rows, diameter, neighbor_count)
+    found = {**record, "groups": len(rows), "group_size": members, "grouping": branch, **measured}
+    return replace(data, groups=rows, metadata={**data.metadata, "grouping": branch}), found
 
-def view_path(study: str | Path, dose: float, view: str, split: str) -> Path:
-    """Dataset that a reconstruction of this condition reads; the baseline is phase C's own file."""
-    if view == "baseline":
-        return Path(study) / "phase_c" / dose_folder(dose) / f"patched_{split}.npz"
-    return Path(study) / "phase_d" / dose_folder(dose) / view / f"{view}_{split}.npz"
-
-
-def skipped_view(study: str | Path, dose: float, view: str, split: str) -> str | None:
-    """Why phase D left a view out, or None if it did not."""
-    path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
-    if not path.is_file():
-        return None
-    return json.loads(path.read_text(encoding="utf-8")).get(split, {}).get("skipped")
+# %% ../nbs/03_overlap.ipynb #ed195a49
+def apply_axes(data: Dataset, others: Sequence[tuple[str, float, str]], folder: Path = Path()) -> Dataset:
+    """A dataset after further axes (name, value, source) of the scan or of knowledge; files lie in `folder`."""
+    for name, value, source in others:
+        data = apply_axis(load_axis(name, source, folder), data, value, data.metadata["simulation_seed"])
+    values = [[name, float(value)] for name, value, _ in others]
+    return replace(data, metadata={**data.metadata, "others": values}) if others else data
 
 # %% ../nbs/03_overlap.ipynb #872357b3
+def overlap_records(study: str | Path, condition: Condition) -> dict[str, dict[str, Any]]:
+    """Measured overlaps of a view by split, ``skipped`` among them where it was too small; empty if it was not made."""
+    path = Layout(Path(study)).overlap_record(condition)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 @dataclass(frozen=True)
 class OverlapJob(Job):
     """One view at one dose, both splits; its datasets are optional, since a view can be too small."""
 
     def reason_for_absence(self, path: Path) -> str:
         """Why a view's dataset was not written."""
-        reasons = {view_path(self.study, self.dose, self.view, split): skipped_view(self.study, self.dose, self.view, split) for split in ("train", "test")}
-        return reasons.get(path) or super().reason_for_absence(path)
+        record = self.outputs[0]
+        records = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        reason = next((r.get("skipped") for split, r in records.items() if path.stem.endswith(f"_{split}")), None)
+        return reason or super().reason_for_absence(path)
 
-
+# %% ../nbs/03_overlap.ipynb #ad90ef9a
 def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[OverlapJob]:
-    """One job a dose and view, in the study's order: both splits, and ``overlap_metrics.json``."""
-    study = Path(study)
-    return [OverlapJob(phase="phase_d", name=f"{dose_folder(dose)}/{view}", notebook="03_overlap.ipynb", study=study, dose=dose, view=view,
-                parameters={"study": ".", "dose": dose, "view": view},
-                inputs=(study / "study.json", *(view_path(study, dose, "baseline", split) for split in design.splits)),
-                outputs=(study / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json",),
-                optional_outputs=tuple(view_path(study, dose, view, split) for split in design.splits if view != "baseline"),
-                log_path=study / "phase_d" / dose_folder(dose) / view / "overlap.log", imports=("fly64_nb.overlap", "fly64_nb.core.figures"))
-            for dose in design.doses for view in design.views]
-
-
-def leave_out_skipped(jobs: Sequence[Job]) -> tuple[list[Job], list[dict[str, Any]]]:
-    """Jobs whose view phase D made, and a row with phase D's reason for each other; a job without a split reads the train split."""
-    reasons = [skipped_view(job.study, job.dose, job.view, job.split or "train") for job in jobs]
-    return ([job for job, reason in zip(jobs, reasons) if not reason],
-            [{**job.describe(), "reason": reason} for job, reason in zip(jobs, reasons) if reason])
+    """One job for each condition without its split, in the study's order: both splits, and ``overlap_metrics.json``."""
+    layout = Layout(Path(study))
+    names = ("reference_diameter", "neighbor_count", "groups_per_seed", "grouping_seed", "subsampling_seed",
+             "minimum_positions")  # fmt: skip
+    fixed, jobs = {name: getattr(design, name) for name in names}, []
+    for condition in design.without_split():
+        exposure, others = design.with_sources(condition.exposure), design.with_sources(condition.others)
+        own = {"view": condition.view, "overlap": design.overlap_targets.get(condition.view), "others": others}
+        exposed, made = ([path(condition.at(s)) for s in design.splits] for path in (layout.exposed, layout.dataset))
+        jobs.append(
+            OverlapJob(
+                phase="phase_d",
+                name=job_name(condition),
+                notebook="03_overlap.ipynb",
+                study=layout.root,
+                condition=condition.values(),
+                parameters={
+                    "study": ".",
+                    "dose": condition.dose,
+                    "exposure": exposure,
+                    **own,
+                    "gridsize": design.gridsize(condition.view),
+                    **fixed,
+                },  # fmt: skip
+                inputs=tuple(exposed),
+                outputs=(layout.overlap_record(condition),),
+                optional_outputs=tuple(path for path in made if path not in exposed),
+                log_path=layout.view(condition) / "overlap.log",
+                sources=tuple(dict.fromkeys(source for _, _, source in others)),
+                imports=("fly64_nb.overlap", "fly64_nb.show.images"),
+            )
+        )
+    return jobs
 
 # %% ../nbs/03_overlap.ipynb #db5a0a93
+def generate_view(
+    study: str | Path, condition: Condition, others: Sequence[tuple[str, float, str]], **settings: Any
+) -> dict[str, tuple[Dataset | None, dict[str, Any]]]:
+    """Make and write both splits of a view of a study, and their measured overlaps.
+
+    Parameters
+    ----------
+    study : path
+    condition : Condition
+        Without its split.
+    others : sequence of (name, value, source)
+        Further axes that act on the scan or on what a method is told.
+    **settings
+        As of `make_view`.
+    """
+    layout, made = Layout(Path(study)), {}
+    for split in ("train", "test"):
+        exposed = layout.exposed(condition.at(split))
+        data = apply_axes(validate_dataset_contract(exposed), others, layout.root)
+        view, record = made[split] = make_view(data, condition.view, **settings)
+        path = layout.dataset(condition.at(split))
+        if path == exposed:
+            continue
+        if view is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_dataset(path, view)
+            validate_dataset_contract(path, settings["neighbor_count"], settings["gridsize"])
+    write_json(layout.overlap_record(condition), {split: record for split, (_, record) in made.items()})
+    return made
+
+# %% ../nbs/03_overlap.ipynb #fb0552b3
 def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]]:
     """A row with numbers and reason for each view and split that was too small, in the study's order."""
     rows = []
-    for dose in design.doses:
-        for view in design.views:
-            path = Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json"
-            if path.is_file():
-                rows += [{"name": f"phase_d/{dose_folder(dose)}/{view}_{split}", "dose": dose, "reason": record["skipped"], **record}
-                         for split, record in json.loads(path.read_text(encoding="utf-8")).items() if "skipped" in record]
+    for condition in design.without_split():
+        for split, record in overlap_records(study, condition).items():
+            if "skipped" in record:
+                name = f"phase_d/{job_name(condition.at(split))}"
+                rows.append({"name": name, **condition.values(), "reason": record["skipped"], **record})
     return rows
-
-
-def generate_view(study: str | Path, dose: float, view: str) -> dict[str, tuple[Dataset | None, dict[str, Any]]]:
-    """Make and write both splits of a view of a study, and their measured overlaps."""
-    design = read_study(study)["design"]
-    made = {split: make_view(validate_dataset_contract(view_path(study, dose, "baseline", split), design.neighbor_count, 1), design, view)
-            for split in design.splits}
-    for split, (data, _) in made.items():
-        path = view_path(study, dose, view, split)
-        if view != "baseline":
-            if data is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_dataset(path, data)
-                validate_dataset_contract(path, design.neighbor_count, max(design.gridsizes))
-    write_json(Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json",
-               {split: record for split, (_, record) in made.items()})
-    return made

@@ -5,32 +5,63 @@
 # %% ../nbs/07_report.ipynb #25e95e7f
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from .comparison import METHOD_ORDER, best_method, comparison_dir, headline, pivot, pivot_spread, values_of
-from .core.advice import Advice, in_short
-from .core.formats import array_headers, load_arrays, read_metadata
-from .core.jobs import Job
-from .core.pages import heatmaps_html, link, table_html
-from .design import StudyDesign, dose_folder, read_study, study_roots
-from .lsqml import reconstruction_dir
-from .overlap import view_path
-from .training import METHODS, checkpoint_path, gridsize_of, trained_view
+from .data.files import load_arrays
+from .design import ChosenMethod, read_study, study_roots
+from .overlap import skipped_views
+from .physics.limits import light_through
+from .physics.photons import photons_per_unit
+from .quality.advice import Advice, advice_of, in_short, light_per_dose, measured_overlaps, wanted_quality
+from .quality.table import best_method, further_axes, headline, methods_of, pivot, pivot_spread, values_of
+from .results.study import NotMadeError, Study, read_history, report_job
+from .engine.job import Job, JobResult
+from .show import curves, images, style
+from .show.pages import Links, axis_value, heatmaps_html, link, table_html
+from .study.condition import Condition
+from .study.layout import Layout
 
 # %% auto #0
-__all__ = ['HEATMAPS', 'IN_FULL', 'answer', 'read_phase_records', 'missing_reasons', 'left_out', 'notebook_links',
-           'headline_html', 'limit_multiples', 'by_method', 'metric_heatmaps', 'advice_html', 'evidence_html',
-           'manifests_html', 'overlap_table', 'gallery', 'pixel_size', 'field_photons', 'scan_light', 'learning_curves',
-           'convergence', 'build_report_job']
+__all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'RELATIONS', 'CHANNELS', 'Positions', 'answer', 'learned_from', 'about',
+           'ShownAxis', 'shown_axes', 'neutral_values', 'held_at', 'neutral_table', 'notebook_links', 'headline_html',
+           'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps', 'study_advice',
+           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
+           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #99588cbf
+def _reached(table: pd.DataFrame, threshold: float, split: str) -> list[str]:
+    """For each view the lowest dose that reaches a phase MS-SSIM, or how near the best comes; means over seeds."""
+    by_seed = values_of(table, "ms_ssim", "phase", split).groupby(["dose", "view", "method"])
+    rows = pd.DataFrame({"value": by_seed.mean(), "spread": by_seed.std(ddof=1)}).reset_index()
+    parts = []
+
+    def number(row: pd.Series) -> str:
+        return f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if np.isfinite(row["spread"]) else "")
+
+    for view in dict.fromkeys(table["view"]):
+        here = rows[rows["view"] == view].sort_values(["dose", "value"], ascending=[True, False])
+        reached = here[here["value"] >= threshold]
+        if len(reached):
+            first = reached.iloc[0]
+            found = f"{first['dose']:g} photons per exposure ({first['method']}, {number(first)})"
+            parts.append(f"**{view}** from {found}")
+        elif len(here):
+            most = here.loc[here["value"].idxmax()]
+            best = f"best {number(most)}, {most['method']} at {most['dose']:g}"
+            parts.append(f"**{view}** at none of the doses ({best})")
+    return parts
+
+# %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
     """Conditions (dose, view) in short: ``1000: dense, sparse; 10000, 100000: every view``."""
     doses: dict[str, list[str]] = {}
@@ -38,313 +69,598 @@ def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
         views = [v for d, v in everything if d == dose]
         named = [v for v in views if (dose, v) in conditions]
         others = [v for v in views if v not in named]
-        short = "every view" if not others and len(views) > 1 else f"all but {', '.join(others)}" if len(others) < len(named) - 1 else ", ".join(named)
+        if not others and len(views) > 1:
+            short = "every view"
+        else:
+            short = f"all but {', '.join(others)}" if len(others) < len(named) - 1 else ", ".join(named)
         doses.setdefault(short, []).append(f"{dose:g}")
     return "; ".join(f"{', '.join(those)}: {views}" for views, those in doses.items())
 
 
-def answer(table: pd.DataFrame, threshold: float = 0.9, split: str = "test") -> str:
-    """The lowest dose at which each view reaches the threshold, and with which method; which method is best where; with several seeds, which leads are noise.
-
-    All in means over seeds, ``±`` their standard deviation.
-    """
-    by_seed = values_of(table, "ms_ssim", "phase", split).groupby(["dose", "view", "method"])
-    rows = pd.DataFrame({"value": by_seed.mean(), "spread": by_seed.std(ddof=1)}).reset_index()
-    if rows.empty:
-        return "No condition has been compared with the truth yet, so the study has no answer."
-    parts, said = [], lambda row: f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if np.isfinite(row["spread"]) else "")
-    for view in dict.fromkeys(table["view"]):
-        here = rows[rows["view"] == view].sort_values(["dose", "value"], ascending=[True, False])
-        reached = here[here["value"] >= threshold]
-        if len(reached):
-            first = reached.iloc[0]
-            parts.append(f"**{view}** from {first['dose']:g} photons per exposure ({first['method']}, {said(first)})")
-        elif len(here):
-            most = here.loc[here["value"].idxmax()]
-            parts.append(f"**{view}** at none of the doses (best {said(most)}, {most['method']} at {most['dose']:g})")
+def _leads(table: pd.DataFrame, split: str) -> str:
+    """Which method is best where; with several seeds, which of these leads are noise."""
     leads = best_method(table, split=split)
-    wins = [f"{method} in {len(won)} ({_conditions(won.index, leads.index)})" for method, won in leads.groupby("best", sort=False)]
-    text = (f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(parts)}.\n\n"
-            f"Of {len(leads)} conditions, the best phase comes from {', '.join(wins)}.")
+    wins = [
+        f"{method} in {len(won)} ({_conditions(won.index, leads.index)})"
+        for method, won in leads.groupby("best", sort=False)
+    ]
+    text = f"Of {len(leads)} conditions, the best phase comes from {', '.join(wins)}."
     judged, noise = leads[leads["decided"].notna()], leads[leads["decided"].eq(False)]
+    seeds = judged["seeds"].max()
     if len(noise):
-        text += f"\n\n**Within noise** over {judged['seeds'].max()} seeds are {len(noise)} of these leads ({_conditions(noise.index, leads.index)})."
-    return text + (f" All leads are outside the noise over {judged['seeds'].max()} seeds." if len(judged) and not len(noise) else "")
+        where = _conditions(noise.index, leads.index)
+        return f"{text}\n\n**Within noise** over {seeds} seeds are {len(noise)} of these leads ({where})."
+    return text + (f" All leads are outside the noise over {seeds} seeds." if len(judged) else "")
 
-# %% ../nbs/07_report.ipynb #be7fd3ba
-def read_phase_records(study: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Skipped conditions (``skip``) and job results (``results``) of all phases of a study and its replicates, each with its ``seed`` and ``root``."""
-    found: dict[str, list[dict[str, Any]]] = {"skip": [], "results": []}
-    for seed, root in study_roots(study, read_study(study)["design"]).items():
-        for path in sorted(root.glob("phase_*/*.json")):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if path.name == "skip_summary.json":
-                found["skip"] += [{**row, "seed": seed, "root": root} for row in record]
-            elif path.name.endswith("manifest.json"):
-                found["results"] += [{**row, "seed": seed, "root": root} for row in record["execution_results"]]
+
+def answer(table: pd.DataFrame, threshold: float = 0.9, split: str = "test") -> str:
+    """What a tidy table over dose and view answers, as Markdown.
+
+    The lowest dose at which each view reaches a phase MS-SSIM, and with which method; which method is best where;
+    with
+    several seeds, which leads are noise. All in means over seeds, ``±`` their standard deviation.
+    """
+    reached = _reached(table, threshold, split)
+    if not reached:
+        return "No phase MS-SSIM has been measured yet, so the study has no answer."
+    text = f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(reached)}."
+    return f"{text}\n\n{_leads(table, split)}"
+
+# %% ../nbs/07_report.ipynb #ab977b9f
+def learned_from(method: ChosenMethod) -> str:
+    """What a method knew before it reconstructed a condition."""
+    if not method.learns:
+        start = f" from the reconstruction by {method.starts_from}" if method.starts_from else ""
+        return f"starts anew on every condition{start}"
+    view = f"the {method.learns_from} view" if method.learns_from else "each view"
+    truth = ", and was shown the truth of the train split" if method.learns_truth else ""
+    return f"learned from the train split of {view}{truth}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words in a sentence: ``one, two and three``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def about(study: Study) -> str:
+    """What a study asks and does, as Markdown."""
+    d, source = study.design, study.record["base_source"]
+    doses, seeds = ", ".join(f"{dose:g}" for dose in d.doses), sorted(set(study.metrics["seed"]))
+    does = "simulates" if d.mode == "simulate" else "thins measured counts of"
+    views = ", ".join(f"{view} ({target:g})" for view, target in d.overlap_targets.items())
+    methods = _listed([f"**{name}** ({learned_from(study.method(name))})" for name in study.methods])
+    varied = [f"{a.label} ({', '.join(f'{v:g}' for v in a.values)} {a.unit})" for a in study.axes]
+    how = ", in all combinations" if d.cross and len(varied) > 1 else ""
+    axes = f"varies {_listed(varied)}{how}, " if varied else ""
+    text = f"""How few photons, how little overlap? This study {does} a scan of
+**{source.get("file", "the built-in base")}** at {doses} photons per exposure, keeps its positions at
+{views} overlap beside the whole scan, {axes}reconstructs every condition with
+{methods}, and compares all with the truth. Profile `{d.profile}`; the settings of every method are
+[with the evidence](evidence.html)."""
+    if len(seeds) > 1:
+        noise = ", ".join(map(str, seeds))
+        text += f"\n\nNumbers are means over the noise seeds {noise}; ± is their standard deviation."
+    return text
+
+# %% ../nbs/07_report.ipynb #db407359
+@dataclass(frozen=True)
+class ShownAxis:
+    """An axis as the report shows it.
+
+    Attributes
+    ----------
+    label : str
+        With its unit.
+    values : tuple
+        In the study's order: of a further axis the neutral one first.
+    in_words : callable
+        A value in a sentence.
+    """
+
+    label: str
+    values: tuple[Any, ...]
+    in_words: Callable[[Any], str]
+
+
+def shown_axes(study: Study) -> dict[str, ShownAxis]:
+    """All axes of a study by name: dose, view, further ones."""
+    found = {
+        "dose": ShownAxis("photons", study.design.doses, lambda value: f"{value:g} photons"),
+        "view": ShownAxis("view", study.design.views, lambda value: f"{value} view"),
+    }
+    for axis in study.axes:
+        label, values = f"{axis.label} ({axis.unit})" if axis.unit else axis.label, (axis.neutral, *axis.values)
+        in_words = lambda value, axis=axis: f"{axis.label} {value:g} {axis.unit}".rstrip()
+        found[axis.name] = ShownAxis(label, values, in_words)
     return found
 
-# %% ../nbs/07_report.ipynb #75be59f0
-def _condition_jobs(design: StudyDesign, dose: float, view: str, split: str, method: str) -> tuple[str, ...]:
-    """Names of the jobs that a method's number on a condition comes from, the last first."""
-    folder = dose_folder(dose)
-    made = f"phase_f/{folder}/{view}_{split}" if method == "PtyChi" else \
-        f"phase_e/{folder}/{trained_view(method, view)}_gs{gridsize_of(design, trained_view(method, view))}_{METHODS[method]}"
-    return f"phase_g/{folder}/{view}_{split}", made, f"phase_d/{folder}/{view}_{split}"
+
+def neutral_values(study: Study) -> dict[str, float]:
+    """The neutral value of each further axis of a study."""
+    return {axis.name: axis.neutral for axis in study.axes}
 
 
-def missing_reasons(study: str | Path, design: StudyDesign, split: str) -> Callable[[float, str, str], str]:
-    """Why there is no number, as a function of (dose, view, method): the recorded reason of the job that would have made it."""
-    records = read_phase_records(study)
-    why = {r["name"]: f"failed: {r['detail']}" for r in records["results"] if r["status"] == "failed"} | {r["name"]: r["reason"] for r in records["skip"]}
-    return lambda dose, view, method: next((why[name] for name in _condition_jobs(design, dose, view, split, method) if name in why), "not made yet")
+def held_at(table: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a tidy table at values of some axes, without the columns of those further axes."""
+    for axis, value in at.items():
+        table = table[table[axis] == value]
+    return table.drop(columns=[axis for axis in further_axes(table) if axis in at]).reset_index(drop=True)
 
 
-def left_out(study: str | Path) -> list[str]:
-    """What was left out or failed, and why, a line each; with replicates it names the seeds."""
-    records = read_phase_records(study)
-    lines: dict[str, list[int]] = {}
-    for r in records["skip"]:
-        lines.setdefault(f"{r['name']}: {r['reason']}", []).append(r["seed"])
-    for r in records["results"]:
-        if r["status"] == "failed":
-            lines.setdefault(f"{r['name']} failed (return code {r['returncode']}): {r['detail']}", []).append(r["seed"])
-    several = len(read_study(study)["design"].seeds) > 1
-    return [line + (f" (seed {', '.join(map(str, dict.fromkeys(seeds)))})" if several else "") for line, seeds in lines.items()]
+def neutral_table(study: Study) -> pd.DataFrame:
+    """The tidy table of a study at the neutral value of every further axis: one over dose and view."""
+    return held_at(study.metrics, neutral_values(study))
 
 # %% ../nbs/07_report.ipynb #6ce4e1aa
-def notebook_links(study: str | Path, design: StudyDesign, seeds: Sequence[int], name: str) -> list[tuple[str, str]]:
-    """Seed and page of a job's executed notebook, one for each seed whose notebook is there; without a study (``""``) for all."""
-    pages = [(str(seed), root / "notebooks" / f"{name}.html") for seed, root in study_roots("", design).items() if seed in seeds]
-    return [(seed, page.as_posix()) for seed, page in pages if not study or (Path(study) / page.with_suffix(".ipynb")).is_file()]
+def notebook_links(study: Study, seeds: Iterable[int], find: Callable[[int], Job | None]) -> list[tuple[str, str]]:
+    """Seed and page of a job's executed notebook, for each seed whose job (by `find`) has one."""
+    jobs = {seed: find(seed) for seed in seeds}
+    return [(str(seed), page) for seed, job in jobs.items() if job and (page := study.notebook_page(job))]
 
 
-def headline_html(table: pd.DataFrame, study: str | Path, design: StudyDesign, split: str = "test") -> Markup:
-    """Headline table: numbers lead to the comparison, the method to its reconstruction or training; with several seeds there are links to those of each."""
-    rows = []
-    for condition, row in headline(table, split).iterrows():
-        dose, view, method = condition
-        here = (table["dose"] == dose) & (table["view"] == view) & (table["method"] == method) & (table["split"] == split)
-        seeds = sorted(set(table.loc[here, "seed"]))
-        compared, made, _ = (notebook_links(study, design, seeds, name) for name in _condition_jobs(design, dose, view, split, method))
-        spread = row.pop("± phase MS-SSIM") if "± phase MS-SSIM" in row else np.nan
-        first = lambda text, links: link(text, links[0][1]) if links else text
-        cells = {"dose": f"{dose:g}", "view": view, "method": first(method, made)}
-        for name, value in row.items():
-            text = f"{value:.0f}" if name == "seeds" else f"{value:.4g}" + (f" ± {spread:.2g}" if name == "phase MS-SSIM" and np.isfinite(spread) else "")
-            cells[name] = first(text, made if name == "seconds" else compared) if np.isfinite(value) else None
-        if len(design.seeds) > 1:
-            cells |= {name: Markup(" ").join(link(seed, page) for seed, page in links) for name, links in (("compared", compared), ("made", made))}
+def _behind(study: Study, where: Mapping[str, Any], split: str, method: str, seeds: Iterable[int]) -> dict[str, Links]:
+    """Links to what compared, made and trained a method on a condition (axes by name), by seed."""
+    compared = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of="G", seed=seed))
+    made = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of=method, seed=seed))
+    trained = notebook_links(study, seeds, lambda seed: study.training(**where, method=method, seed=seed))
+    return {"compared": compared, "made": made, "trained": trained}
+
+
+def _first_link(text: str, links: Links) -> Markup | str:
+    return link(text, links[0][1]) if links else text
+
+
+def _numbers(row: pd.Series, behind: Mapping[str, Links]) -> dict[str, Any]:
+    """Cells of a row of the headline table; a number leads to its comparison, the seconds to the reconstruction."""
+    spread, cells = row.get("± phase MS-SSIM", np.nan), {}
+    for name, value in row.drop("± phase MS-SSIM", errors="ignore").items():
+        text = f"{value:.0f}" if name == "seeds" else f"{value:.4g}"
+        if name == "phase MS-SSIM" and np.isfinite(spread):
+            text += f" ± {spread:.2g}"
+        links = behind["made" if name == "seconds" else "compared"]
+        cells[name] = _first_link(text, links) if np.isfinite(value) else None
+    return cells
+
+# %% ../nbs/07_report.ipynb #1287b075
+def headline_html(study: Study, split: str = "test") -> Markup:
+    """Headline table with a column for each axis.
+
+    A number leads to its comparison, a method to its reconstruction and, where it learned, to its training; with
+    several seeds there are links to those of each.
+    """
+    table, axes, rows = study.metrics, shown_axes(study), []
+    levels = ["dose", "view", *further_axes(table), "method"]
+    seeds = table[table["split"] == split].groupby(levels)["seed"].unique()
+    for place, row in headline(table, split).iterrows():
+        where = dict(zip(levels, place, strict=True))
+        method = where.pop("method")
+        behind = _behind(study, where, split, method, sorted(seeds[place]))
+        values = {name if name == "dose" else axes[name].label: axis_value(value) for name, value in where.items()}
+        name = _first_link(method, behind["made"])
+        if behind["trained"]:
+            name = Markup("{} <small>{}</small>").format(name, _first_link("training", behind["trained"]))
+        cells = {**values, "method": name, **_numbers(row, behind)}
+        if len(study.design.seeds) > 1:
+            cells |= {key: Markup(" ").join(itertools.starmap(link, links)) for key, links in behind.items()}
         rows.append(cells)
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
 # %% ../nbs/07_report.ipynb #b82d34c6
-HEATMAPS = (("ms_ssim", "phase", "phase MS-SSIM", (0, 1), "viridis"), ("rmse", "phase", "phase RMSE (rad)", None, "viridis_r"),
-            ("ssim", "amplitude", "amplitude SSIM", (0, 1), "viridis"), ("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), "viridis"))
-IN_FULL = (*HEATMAPS, ("ssim", "phase", "phase SSIM", (0, 1), "viridis"), ("mae", "phase", "phase MAE (rad)", None, "viridis_r"),
-           ("mse", "phase", "phase MSE (rad²)", None, "viridis_r"), ("psnr", "phase", "phase PSNR (dB)", None, "viridis"),
-           ("ms_ssim", "amplitude", "amplitude MS-SSIM", (0, 1), "viridis"), ("mae", "amplitude", "amplitude MAE", None, "viridis_r"),
-           ("rmse", "amplitude", "amplitude RMSE", None, "viridis_r"), ("mse", "amplitude", "amplitude MSE", None, "viridis_r"),
-           ("psnr", "amplitude", "amplitude PSNR (dB)", None, "viridis"), ("rmse", "complex", "complex RMSE", None, "viridis_r"),
-           *((m, c, f"{said} of {c} (cycles / px)", (0, 0.5), "viridis") for c in ("phase", "amplitude", "complex")
-             for m, said in (("frc50", "FRC50"), ("frc1over7", "FRC at 1/7")) if (m, c) != ("frc50", "complex")),
-           ("ms_ssim_published", "phase", "phase MS-SSIM, published convention", (0, 1), "viridis"),
-           ("ssim_published", "phase", "phase SSIM, published convention", (0, 1), "viridis"),
-           ("seconds", "complex", "seconds of the reconstruction", None, "viridis_r"))
+class Measure(NamedTuple):
+    """A metric as heatmaps show it: where it stands in the tidy table, its label with the unit, limits and colours."""
+
+    metric: str
+    channel: str
+    label: str
+    limits: tuple[float, float] | None
+    cmap: str
 
 
+_UP, _DOWN = "viridis", "viridis_r"  # light colours are good: higher is better, lower is better
+HEATMAPS = (
+    Measure("ms_ssim", "phase", "phase MS-SSIM", (0, 1), _UP),
+    Measure("rmse", "phase", "phase RMSE (rad)", None, _DOWN),
+    Measure("ssim", "amplitude", "amplitude SSIM", (0, 1), _UP),
+    Measure("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), _UP),
+)
+IN_FULL = (
+    *HEATMAPS,
+    Measure("ssim", "phase", "phase SSIM", (0, 1), _UP),
+    Measure("mae", "phase", "phase MAE (rad)", None, _DOWN),
+    Measure("mse", "phase", "phase MSE (rad²)", None, _DOWN),
+    Measure("psnr", "phase", "phase PSNR (dB)", None, _UP),
+    Measure("ms_ssim", "amplitude", "amplitude MS-SSIM", (0, 1), _UP),
+    Measure("mae", "amplitude", "amplitude MAE", None, _DOWN),
+    Measure("rmse", "amplitude", "amplitude RMSE", None, _DOWN),
+    Measure("mse", "amplitude", "amplitude MSE", None, _DOWN),
+    Measure("psnr", "amplitude", "amplitude PSNR (dB)", None, _UP),
+    Measure("rmse", "complex", "complex RMSE", None, _DOWN),
+    *(
+        Measure(metric, channel, f"{name} of {channel} (cycles / px)", (0, 0.5), _UP)
+        for channel in ("phase", "amplitude", "complex")
+        for metric, name in (("frc50", "FRC50"), ("frc1over7", "FRC at 1/7"))
+        if (metric, channel) != ("frc50", "complex")
+    ),
+    Measure("ms_ssim_published", "phase", "phase MS-SSIM, published convention", (0, 1), _UP),
+    Measure("ssim_published", "phase", "phase SSIM, published convention", (0, 1), _UP),
+    Measure("seconds", "complex", "seconds of the reconstruction", None, _DOWN),
+)
+OVER_LIMIT = Measure("rmse_over_limit", "phase", "phase RMSE as a multiple of the shot-noise limit", None, _DOWN)
+
+# %% ../nbs/07_report.ipynb #016f9d49
 def limit_multiples(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a tidy table with each phase RMSE as a multiple of its shot-noise limit, as metric ``rmse_over_limit``."""
+    """Each phase RMSE of a tidy table as a multiple of its shot-noise limit, as metric ``rmse_over_limit``."""
     key = [c for c in table.columns if c not in ("metric", "value")]
     phase = table[table["channel"] == "phase"].set_index(key)
     error, limit = (phase.loc[phase["metric"] == metric, "value"] for metric in ("rmse", "rmse_limit"))
     return (error / limit).dropna().rename("value").reset_index().assign(metric="rmse_over_limit")[list(table.columns)]
 
 
-def by_method(table: pd.DataFrame, metric: str, channel: str, split: str) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame] | None]:
-    """Means over seeds by method, each over dose and view, and their standard deviations if there is more than one seed."""
-    methods = [m for m in METHOD_ORDER if (table["method"] == m).any()]
-    spreads = {m: pivot_spread(table, metric, channel, m, split) for m in methods} if table["seed"].nunique() > 1 else None
-    return {m: pivot(table, metric, channel, m, split) for m in methods}, spreads
+def by_method(
+    table: pd.DataFrame, measure: Measure, split: str, rows: str = "dose", columns: str = "view"
+) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame] | None]:
+    """Means over seeds by method over two axes, and their standard deviations if there is more than one seed.
+
+    Without the methods that have no number; none, and the metric was never measured.
+    """
+    asked = {name: (table, measure.metric, measure.channel, name, split, rows, columns) for name in methods_of(table)}
+    means = {name: mean for name, a in asked.items() if (mean := pivot(*a)).notna().any(axis=None)}
+    spreads = {name: pivot_spread(*asked[name]) for name in means} if table["seed"].nunique() > 1 else None
+    return means, spreads
 
 
-def metric_heatmaps(table: pd.DataFrame, study: str | Path, design: StudyDesign, metric: str, channel: str, label: str,
-                    limits: tuple[float, float] | None, cmap: str, split: str, why_missing: Callable[[float, str, str], str]) -> Markup:
-    """Heatmaps of one metric by method, every number linked to the comparison that measured it; nothing where the metric was never measured."""
-    means, spreads = by_method(table, metric, channel, split)
-    if not any(t.notna().any(axis=None) for t in means.values()):
+def _behind_cells(
+    study: Study, measured: pd.DataFrame, rows: str, columns: str, held: Mapping[str, Any]
+) -> tuple[Callable[[Any, Any, str], Links], Callable[[Any, Any, str], str]]:
+    """For a heatmap's cell (row, column, method): links to what measured it, and why it has no number."""
+    seeds = measured.groupby([rows, columns, "method"])["seed"].unique()
+    where = lambda row, column: {**held, rows: row, columns: column}
+
+    def links(row: Any, column: Any, method: str) -> Links:
+        find = lambda seed: study.job(**where(row, column), of="G", seed=seed)
+        return notebook_links(study, sorted(seeds[row, column, method]), find)
+
+    return links, lambda row, column, method: study.missing(**where(row, column), method=method)
+
+# %% ../nbs/07_report.ipynb #535efeed
+def metric_heatmaps(
+    study: Study, table: pd.DataFrame, measure: Measure, split: str, rows: str = "dose", columns: str = "view",
+    at: Mapping[str, Any] | None = None,
+) -> Markup:  # fmt: skip
+    """Heatmaps of one metric over two axes by method, every number linked to the comparison that measured it.
+
+    Parameters
+    ----------
+    study : Study
+    table : DataFrame
+        The study's tidy table, or further numbers in its form.
+    measure : Measure
+    split : str
+    rows, columns : str
+        Names of two axes.
+    at : mapping, optional
+        Where other axes are held: the dose, if it is neither; by default the baseline view and the neutral values.
+
+    Returns
+    -------
+    Markup
+        Empty where the metric was never measured.
+    """
+    axes, at = shown_axes(study), at or {}
+    held = {"view": "baseline", **neutral_values(study), **at}
+    held = {axis: value for axis, value in held.items() if axis not in (rows, columns)}
+    here = held_at(table, held)
+    means, spreads = by_method(here, measure, split, rows, columns)
+    if not means:
         return Markup("")
-    measured = table[(table["metric"] == metric) & (table["channel"] == channel) & (table["split"] == split)]
-    seeds = {key: sorted(rows) for key, rows in measured.groupby(["dose", "view", "method"])["seed"]}
-    shape = {m: t.reindex(index=design.doses, columns=design.views) for m, t in means.items()}
-    cell_links = lambda dose, view, method: notebook_links(study, design, seeds[dose, view, method], f"phase_g/{dose_folder(dose)}/{view}_{split}")
-    return heatmaps_html(shape, f"{label}, {split} split", limits, cmap, cell_links, why_missing, spreads)
+    measured = here[
+        (here["metric"] == measure.metric) & (here["channel"] == measure.channel) & (here["split"] == split)
+    ]
+    links, why = _behind_cells(study, measured, rows, columns, {**held, "split": split})
+    whole = {"index": axes[rows].values, "columns": axes[columns].values}
+    words = [measure.label, f"{split} split", *(axes[axis].in_words(value) for axis, value in at.items())]
+    write_column = axis_value if columns == "view" else axes[columns].in_words
+    return heatmaps_html(
+        {name: mean.reindex(**whole) for name, mean in means.items()}, ", ".join(words), measure.limits, measure.cmap,
+        links, why, spreads, axes[rows].label, write_column=write_column,
+    )  # fmt: skip
+
+# %% ../nbs/07_report.ipynb #ec9adec3
+def _on_one_scale(table: pd.DataFrame, measure: Measure, split: str) -> Measure:
+    """The measure with limits that hold for all conditions, so that heatmaps can be compared."""
+    values = values_of(table, measure.metric, measure.channel, split)
+    means = values.groupby(level=[level for level in values.index.names if level != "seed"]).mean()
+    return measure if measure.limits or means.empty else measure._replace(limits=(means.min(), means.max()))
+
+
+def further_heatmaps(study: Study, measures: Sequence[Measure], split: str = "test") -> Iterator[tuple[str, Markup]]:
+    """Heatmaps over further axes with a title each, as far as they were measured.
+
+    Over each axis (rows) and dose, one below the other by view; where axes are crossed also over each two of them, on
+    the baseline view, by dose.
+    """
+    axes = {axis.name: axis.label for axis in study.axes}
+    asked: list[tuple[tuple[str, str], str, str, tuple[Any, ...]]] = [
+        ((name, "dose"), f"{label} and dose", "view", study.design.views) for name, label in axes.items()
+    ]
+    if study.design.cross:
+        asked += [
+            ((a, b), f"{axes[a]} and {axes[b]}", "dose", study.design.doses) for a, b in itertools.combinations(axes, 2)
+        ]
+    in_words = {name: axis.in_words for name, axis in shown_axes(study).items()}
+    for ((rows, columns), words, held, values), measure in itertools.product(asked, measures):
+        one, shown = _on_one_scale(study.metrics, measure, split), Markup("")
+        for value in values:
+            if maps := metric_heatmaps(study, study.metrics, one, split, rows, columns, {held: value}):
+                shown += Markup("<p>{}:</p>").format(in_words[held](value)) + maps
+        if shown:
+            yield f"{measure.label[0].upper()}{measure.label[1:]} over {words}", shown
 
 # %% ../nbs/07_report.ipynb #6c433fce
-def advice_html(advice: Advice) -> tuple[Markup, Markup]:
-    """What a wanted quality takes, as two tables: the dose by method and view, and the overlap by method and dose."""
-    about = {"about": "", "at most": "≤ ", "more than": "> ", "lost": "only at "}        # reached there, and not with more
-    light = {**about, "lost": ""}
+def study_advice(study: Study, split: str = "test", **wanted: float) -> Advice | None:
+    """What a study answers to a wanted quality (``phase_rmse`` or ``frc``), at the neutral values of further axes.
 
-    def interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
-        low, high = row["low"] > least, np.isfinite(row["high"])
-        if low and high:
-            return f"{write(row['low'])} to {write(row['high'])}"
-        return f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
+    None where the table has no number of it.
+    """
+    table, metric = neutral_table(study), f"frc{study.design.frc_threshold * 100:.0f}"
+    quality = wanted_quality(frc_metric=metric, **wanted)
+    if values_of(table, quality.metric, quality.channel, split).empty:
+        return None
+    overlaps, light = (read(study.path, study.design, split) for read in (measured_overlaps, light_per_dose))
+    return advice_of(table, overlaps, light, split=split, frc_metric=metric, **wanted)
 
-    two = lambda value: f"{value:.2f}"
-    doses = [{"method": r["method"], "view": r["view"], "measured overlap": r["overlap"], "photons per exposure": about[r["relation"]] + in_short(r["dose"]),
-              "interval": interval(r, 0, in_short),
-              "photons per pixel": light[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None,
-              "best": advice.wanted.said(r["best"])} for _, r in advice.doses.iterrows()]
-    overlaps = [{"method": r["method"], "photons per exposure": in_short(r["dose"]), "overlap": about[r["relation"]] + two(r["overlap"]),
-                 "interval": interval(r, -np.inf, two), "best": advice.wanted.said(r["best"])} for _, r in advice.needed_overlaps.iterrows()]
-    return (table_html(pd.DataFrame(doses), f"Dose needed for {advice.wanted}, cheapest for the sample first"),
-            table_html(pd.DataFrame(overlaps), f"Overlap needed for {advice.wanted}"))
+
+def _interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
+    low, high = row["low"] > least, np.isfinite(row["high"])
+    if low and high:
+        return f"{write(row['low'])} to {write(row['high'])}"
+    return f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
+
+
+RELATIONS = {"about": "", "at most": "≤ ", "more than": "> ", "lost": "only at "}  # reached there, and not with more
+
+
+def dose_advice_html(advice: Advice) -> Markup:
+    """The dose that each method needs in each view, cheapest for the sample first."""
+    signs, rows = {**RELATIONS, "lost": ""}, []
+    for _, r in advice.doses.iterrows():
+        light = signs[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None
+        rows.append({
+            "method": r["method"], "view": r["view"], **{axis: r[axis] for axis in further_axes(advice.table)},
+            "measured overlap": r["overlap"], "photons per exposure": RELATIONS[r["relation"]] + in_short(r["dose"]),
+            "interval": _interval(r, 0, in_short), "photons per pixel": light,
+            "best": advice.wanted.in_words(r["best"]),
+        })  # fmt: skip
+    return table_html(pd.DataFrame(rows), f"Dose needed for {advice.wanted}, cheapest for the sample first")
+
+
+def overlap_advice_html(advice: Advice) -> Markup:
+    """The overlap that each method needs at each dose."""
+    two, rows = lambda value: f"{value:.2f}", []
+    for _, r in advice.needed_overlaps.iterrows():
+        rows.append({
+            "method": r["method"], "photons per exposure": in_short(r["dose"]),
+            **{axis: r[axis] for axis in further_axes(advice.table)},
+            "overlap": RELATIONS[r["relation"]] + two(r["overlap"]), "interval": _interval(r, -np.inf, two),
+            "best": advice.wanted.in_words(r["best"]),
+        })  # fmt: skip
+    return table_html(pd.DataFrame(rows), f"Overlap needed for {advice.wanted}") if rows else Markup("")
 
 # %% ../nbs/07_report.ipynb #327d85a4
-def evidence_html(study: str | Path) -> Markup:
-    """Every job with how it ended, its seconds, its executed notebook and its log as far as they are there; with replicates, a column a seed."""
-    study = Path(study)
+def left_out(study: Study) -> list[str]:
+    """What was left out or failed, and why, a line each; with replicates it names the seeds."""
+    lines: dict[str, list[int]] = {}
+    for seed in study.design.seeds:
+        for row in skipped_views(study.root(seed), study.root_design(seed)):
+            lines.setdefault(f"{row['name']}: {row['reason']}", []).append(seed)
+    for seed, r in study.records():
+        if r.status == "failed":
+            line = f"{r.job.title} failed (return code {r.returncode}): {r.detail}"
+            lines.setdefault(line, []).append(seed)
+        elif r.status in ("left out", "skipped"):
+            lines.setdefault(f"{r.job.title}: {r.detail}", []).append(seed)
+    several = len(study.design.seeds) > 1
+    return [f"{line} (seed {', '.join(map(str, seeds))})" if several else line for line, seeds in lines.items()]
 
-    def page(row: dict[str, Any], text: str) -> Markup | str:
-        notebook = row["root"] / row["executed_notebook"]
-        return link(text, notebook.relative_to(study).with_suffix(".html")) if notebook.is_file() else text
 
-    def log(row: dict[str, Any]) -> Markup | str:
-        path = row["root"] / row["log_path"]
-        return link("log", row["root"].relative_to(study) / "logs" / f"{row['log_path']}.txt") if path.is_file() else "no log"
+def _log_link(study: Study, job: Job) -> Markup | str:
+    place = job.study.relative_to(study.path) / "logs" / f"{job.relative(job.log_path)}.txt"
+    return link("log", place) if job.log_path.is_file() else "no log"
 
-    results = [r for r in read_phase_records(study)["results"] if not r["name"].startswith("phase_h")]           # which is still at work
-    seeds = list(dict.fromkeys(row["seed"] for row in results))
+
+def evidence_html(study: Study) -> Markup:
+    """Every job with how it ended, its seconds, its executed notebook and its log; with replicates, a column a seed."""
+    records = study.records()
+    seeds = list(dict.fromkeys(seed for seed, _ in records))
+
+    def named(result: JobResult, text: str) -> Markup | str:
+        page = study.notebook_page(result.job)
+        return link(text, page) if page else text
+
     if len(seeds) < 2:
-        rows = [{"job": page(r, r["name"]), "ended": r["status"], "seconds": r["seconds"] or float("nan"), "log": log(r)} for r in results]
+        rows = [
+            {
+                "job": named(r, r.job.title),
+                "ended": r.status,
+                "seconds": r.seconds or "–",
+                "log": _log_link(study, r.job),
+            }
+            for _, r in records
+        ]
     else:
-        cells = {(r["name"], r["seed"]): Markup("{}, {:.1f} s, {}").format(page(r, r["status"]), r["seconds"], log(r)) for r in results}
-        rows = [{"job": name, **{f"seed {seed}": cells.get((name, seed), "–") for seed in seeds}} for name in dict.fromkeys(r["name"] for r in results)]
+        cells = {
+            (r.job.title, s): Markup("{}, {:.1f} s, {}").format(named(r, r.status), r.seconds, _log_link(study, r.job))
+            for s, r in records
+        }
+        titles = dict.fromkeys(r.job.title for _, r in records)
+        rows = [{"job": name, **{f"seed {s}": cells.get((name, s), "–") for s in seeds}} for name in titles]
     return table_html(pd.DataFrame(rows), "Jobs") if rows else Markup("<p>No job has run yet.</p>")
 
-
-def manifests_html(study: str | Path) -> Markup:
-    """What every phase wrote down of itself: jobs, how they ended, seconds, and links to its manifest and to what it skipped."""
-    study, rows = Path(study), []
-    for seed, root in study_roots(study, read_study(study)["design"]).items():
-        here = root.relative_to(study) / "manifests"
-        for phase in sorted({p.parent for p in root.glob("phase_[a-g]/*manifest.json")}):
-            ended = [r for p in phase.glob("*manifest.json") for r in json.loads(p.read_text(encoding="utf-8"))["execution_results"]]
-            files = Markup(", ").join(link(p.name, here / p.relative_to(root)) for p in sorted(phase.glob("*.json")))
-            rows.append({"phase": phase.name[-1].upper(), "seed": seed, "jobs": len(ended), "failed": sum(r["status"] == "failed" for r in ended),
-                         "seconds": round(sum(r["seconds"] or 0 for r in ended), 1), "written down in": files})
+# %% ../nbs/07_report.ipynb #2a56994d
+def manifests_html(study: Study) -> Markup:
+    """What every phase wrote down of itself: jobs, how they ended, seconds, and its manifest and what it skipped."""
+    records, rows = study.records(), []
+    for seed, phase in itertools.product(study.design.seeds, (f"phase_{letter}" for letter in "abcdefg")):
+        layout = study.layout(seed)
+        files = sorted(layout.manifest(phase).parent.glob("*.json"))
+        ran = [r for s, r in records if s == seed and r.job.phase == phase and r.status in ("done", "failed")]
+        site = layout.root.relative_to(study.path) / "manifests"
+        if files:
+            rows.append({
+                "phase": phase[-1].upper(), "seed": seed, "jobs": len(ran),
+                "failed": sum(r.status == "failed" for r in ran), "seconds": round(sum(r.seconds for r in ran), 1),
+                "written down in": Markup(", ").join(link(p.name, site / layout.relative(p)) for p in files),
+            })  # fmt: skip
     return table_html(pd.DataFrame(rows), "Phases") if rows else Markup("<p>No phase has run yet.</p>")
 
-# %% ../nbs/07_report.ipynb #be215890
-def overlap_table(study: str | Path, design: StudyDesign) -> pd.DataFrame:
-    """Positions, spacing and measured overlaps of each view and split (the same for every dose and seed)."""
+
+def overlap_table(study: Study) -> pd.DataFrame:
+    """Positions, spacing and measured overlaps of each view and split, the same for every dose and seed."""
     rows = []
-    for view in design.views:
-        paths = (Path(study) / "phase_d" / dose_folder(dose) / view / "overlap_metrics.json" for dose in design.doses)
-        path = next((p for p in paths if p.is_file()), None)
-        for split, r in json.loads(path.read_text(encoding="utf-8")).items() if path else ():
-            rows.append({"view": view, "split": split, "target": r["overlap_target"], "S (px)": r["spacing_px"], "positions": r["positions"],
-                         "of bound": r["acceptance_of_bound"], "mean spacing (px)": r.get("nearest_spacing_px", {}).get("mean"),
-                         "at mean spacing": r.get("linear_overlap", {}).get("at_mean_spacing"),
-                         "at least spacing": r.get("linear_overlap", {}).get("at_min_spacing"),
-                         "area overlap with K neighbours": r.get("image_to_neighbors"), "within groups": r.get("within_groups"),
-                         "between groups": r.get("group_to_group"), "skipped": r.get("skipped", "")})
+    for view, split in itertools.product(study.design.views, study.design.splits):
+        if r := study.overlaps(view, split):
+            linear = r.get("linear_overlap", {})
+            rows.append({
+                "view": view, "split": split, "target": r["overlap_target"], "S (px)": r["spacing_px"],
+                "positions": r["positions"], "of bound": r["acceptance_of_bound"],
+                "mean spacing (px)": r.get("nearest_spacing_px", {}).get("mean"),
+                "at mean spacing": linear.get("at_mean_spacing"), "at least spacing": linear.get("at_min_spacing"),
+                "area overlap with K neighbours": r.get("image_to_neighbors"), "within groups": r.get("within_groups"),
+                "between groups": r.get("group_to_group"), "skipped": r.get("skipped", ""),
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
-# %% ../nbs/07_report.ipynb #16ccb901
-def gallery(study: str | Path, design: StudyDesign, dose: float, split: str, channel: str):
-    """Figure of a channel (``amplitude``, ``phase``, ``phase error``) of every view and method at one dose, first noise seed; None if there is nothing yet."""
-    from fly64_nb.core import figures
-
-    error = channel == "phase error"
-    images: dict[tuple[str, str], np.ndarray] = {}
-    for view in design.views:
-        path = comparison_dir(study, dose, view, split) / "aligned.npz"
-        if path.is_file():
-            a = load_arrays(path)
-            for name in ("truth", *(m for m in METHOD_ORDER if m in a)):
-                images[view, name] = np.abs(a[name]) if channel == "amplitude" else a[f"{name}_phase"] - (a["truth_phase"] if error else 0)
-    if not images:
+# %% ../nbs/07_report.ipynb #53bd31a0
+def if_made(read: Callable[..., Any], *what: Any, **further: Any) -> Any:
+    """What a method of `Study` gives, or None where that was not made."""
+    try:
+        return read(*what, **further)
+    except NotMadeError:
         return None
-    columns = [n for n in ("truth", *METHOD_ORDER) if any(name == n for _, name in images)][1 if error else 0:]
-    truth = next(image for (_, name), image in images.items() if name == "truth")
-    span = float(np.percentile(np.abs(np.concatenate([images[k].ravel() for k in images if k[1] != "truth"])), 98))
-    limits = (-span, span) if error else figures.robust_limits(truth)
-    cmap = figures.ERROR if error else figures.AMPLITUDE if channel == "amplitude" else figures.PHASE
-    seed = f", seed {design.seeds[0]}" if design.replicates > 1 else ""
-    title = f"{channel.capitalize()} at {dose:g} photons per exposure, {split} split{seed}: {truth.shape[0]} x {truth.shape[1]} px"
-    return figures.show_gallery(images, design.views, columns, title, "transmission" if channel == "amplitude" else "rad", cmap, limits, pixel_size(study))
 
 
-def pixel_size(study: str | Path) -> float | None:
-    """Pixel size of a study's base in metres, or None if it is not known."""
-    path = Path(study) / "base.npz"
-    return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m") if path.is_file() else None
+CHANNELS = {
+    "phase": ("rad", style.PHASE),
+    "phase error": ("rad", style.ERROR),
+    "amplitude": ("transmission", style.AMPLITUDE),
+}
+
+
+def gallery(study: Study, rows: Mapping[str, Condition], channel: str, where: str) -> Figure | None:
+    """Figure of a channel of some conditions, one a row, by truth and methods, of the first noise seed.
+
+    Parameters
+    ----------
+    study : Study
+    rows : mapping of name to Condition
+    channel : str
+        Of `CHANNELS`.
+    where : str
+        What the conditions have in common, for the title.
+
+    Returns
+    -------
+    Figure or None
+        None if there is nothing yet.
+    """
+    error, (unit, cmap) = channel == "phase error", CHANNELS[channel]
+    found = {row: if_made(study.reconstructions, **condition.values()) for row, condition in rows.items()}
+    part = channel.replace(" ", "_")
+    shown = {(row, name): getattr(i, part) for row, made in found.items() if made for name, i in made.items()}
+    if not shown:
+        return None
+    columns = [n for n in ("truth", *study.methods) if any(name == n for _, name in shown)][1 if error else 0 :]
+    truth = next(image for (_, name), image in shown.items() if name == "truth")
+    values = np.concatenate([image.ravel() for (_, name), image in shown.items() if name != "truth"])
+    span = float(np.percentile(np.abs(values), 98))
+    limits = (-span, span) if error else style.robust_limits(truth)
+    seed = f", seed {study.design.seeds[0]}" if study.design.replicates > 1 else ""
+    title = f"{channel.capitalize()} at {where}{seed}: {truth.shape[0]} x {truth.shape[1]} px"
+    return images.show_gallery(shown, list(rows), columns, title, unit, cmap, limits, study.pixel_size_m)
 
 # %% ../nbs/07_report.ipynb #7bf71d95
-def field_photons(study: str | Path, design: StudyDesign, dose: float, split: str) -> dict[str, np.ndarray]:
+Positions = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def field_photons(study: Study, dose: float, split: str) -> dict[str, np.ndarray]:
     """Photons through each pixel of the compared field by view, as far as comparisons were made."""
-    paths = {view: comparison_dir(study, dose, view, split) / "aligned.npz" for view in design.views}
-    return {view: load_arrays(path, ["photons"])["photons"] for view, path in paths.items() if path.is_file() and "photons" in array_headers(path)}
+    found = {view: if_made(study.photons, dose, view, split) for view in study.design.views}
+    return {view: photons for view, photons in found.items() if photons is not None}
 
 
-def scan_light(study: str | Path, design: StudyDesign, dose: float) -> tuple[dict[str, np.ndarray], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
-    """Photons that both splits of every view send through each object pixel, and their positions (y, x), by view and split."""
-    from fly64_nb.core.limits import light_through
+def scan_light(study: Study, dose: float) -> tuple[dict[str, np.ndarray], dict[str, Positions]]:
+    """Photons that both splits of every view send through each object pixel, and their positions (y, x), by split.
 
+    Of the first noise seed; patterns are not read.
+    """
     photons, positions = {}, {}
-    for view in design.views:
-        paths = {split: view_path(study, dose, view, split) for split in design.splits}
-        scans = {split: load_arrays(path, ["ycoords", "xcoords", "probeGuess", "objectGuess"]) for split, path in paths.items() if path.is_file()}
-        if scans:
-            light = sum(light_through(s["objectGuess"], s["probeGuess"], s["ycoords"], s["xcoords"]) for s in scans.values())
-            # a dataset's probe is scaled so that the mean of the full scan is (N/2)^2
-            photons[view] = light * (dose / (len(next(iter(scans.values()))["probeGuess"]) / 2) ** 2)
-            positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in scans.items()}
+    keys = ["ycoords", "xcoords", "probeGuess", "objectGuess"]
+    for view in study.design.views:
+        paths = {s: study.layout().dataset(study.condition(dose, view, s)) for s in study.design.splits}
+        found = {split: load_arrays(path, keys) for split, path in paths.items() if path.is_file()}
+        if found:
+            scans = ((s["objectGuess"], s["probeGuess"], s["ycoords"], s["xcoords"]) for s in found.values())
+            light = np.sum([light_through(*scan) for scan in scans], axis=0)
+            window = len(next(iter(found.values()))["probeGuess"])
+            photons[view] = light * photons_per_unit(dose, window)  # as a dataset's probe is scaled
+            positions[view] = {split: (s["ycoords"], s["xcoords"]) for split, s in found.items()}
     return photons, positions
 
 # %% ../nbs/07_report.ipynb #d1b53176
-def learning_curves(study: str | Path, design: StudyDesign, method: str):
-    """Figure of a network's losses over epochs by dose and view, its chosen epoch marked; None if none was trained."""
-    from fly64_nb.core import figures
-
-    curves, chosen = {}, {}
-    views = list(dict.fromkeys(trained_view(method, view) for view in design.views))
-    for dose in design.doses:
-        for view in views:
-            path = checkpoint_path(study, design, dose, view, method).with_name(f"{METHODS[method]}_history.csv")
-            if path.is_file():
-                history = pd.read_csv(path)
-                curves[f"{dose:g} photons", view] = {name: (history["epoch"], history[key]) for name, key in (("training", "loss"), ("validation", "val_loss"))}
-                chosen[f"{dose:g} photons", view] = {"validation": float(history.loc[history["val_loss"].idxmin(), "epoch"])}
-    if curves:
-        title = f"{method}: losses over epochs by dose and view; ring: the epoch that is kept"
-        return figures.show_curves(curves, chosen, [f"{d:g} photons" for d in design.doses], views, title, "loss")
+def _kept(history: pd.DataFrame, name: str) -> dict[str, float]:
+    """The epoch that is kept, by the name of its curve; empty where none is."""
+    epochs = history.loc[history["kept"], "epoch"]
+    return {name: float(epochs.iloc[0])} if len(epochs) else {}
 
 
-def convergence(study: str | Path, design: StudyDesign):
-    """Figure of LSQML's loss over epochs by dose and view, the epoch kept marked; None if nothing was reconstructed."""
-    from fly64_nb.core import figures
+def learning_curves(study: Study, method: str) -> Figure | None:
+    """Figure of the losses with which a method learned, by dose and view, its chosen epoch marked; None without any."""
+    drawn, chosen, d = {}, {}, study.design
+    learned_on = study.method(method).learned_on
+    views = list(dict.fromkeys(learned_on(Condition(d.doses[0], view)).view for view in d.views))
+    for dose, view in itertools.product(d.doses, views):
+        history = if_made(study.history, dose, view, method)
+        if history is not None:
+            losses = {"training": history["loss"], "validation": history["val_loss"]}
+            panel = f"{dose:g} photons", view
+            drawn[panel] = {name: (history["epoch"], loss) for name, loss in losses.items()}
+            chosen[panel] = _kept(history, "validation")
+    if not drawn:
+        return None
+    title = f"{method}: losses over epochs by dose and view; ring: the epoch that is kept"
+    return curves.show_curves(drawn, chosen, [f"{dose:g} photons" for dose in d.doses], views, title, "loss")
 
-    curves, chosen = {}, {}
-    for dose, view, split in design.conditions:
-        path = reconstruction_dir(study, dose, view, split) / "ptychi_reconstruction.npz"
-        if path.is_file():
-            arrays = load_arrays(path, ["_metadata", "loss"])
-            curves.setdefault((f"{dose:g} photons", view), {})[split] = (np.arange(1, len(arrays["loss"]) + 1), arrays["loss"])
-            chosen.setdefault((f"{dose:g} photons", view), {})[split] = read_metadata(path, arrays["_metadata"])["epoch"]
-    if curves:
-        title = "LSQML: loss over epochs by dose and view; ring: the epoch that is kept"
-        return figures.show_curves(curves, chosen, [f"{d:g} photons" for d in design.doses], design.views, title, "loss")
+
+def convergence(study: Study, method: str) -> Figure | None:
+    """Figure of the loss of a method's reconstructions by dose and view, the epoch kept marked; None without any."""
+    drawn: dict[tuple[str, str], dict[str, Any]] = {}
+    chosen: dict[tuple[str, str], dict[str, float]] = {}
+    for condition in (c for c in study.design.conditions if not c.further):
+        path = study.layout().reconstruction(condition, method)
+        history = read_history(path) if path.is_file() else pd.DataFrame()
+        if len(history):
+            panel, split = (f"{condition.dose:g} photons", condition.view), str(condition.split)
+            drawn.setdefault(panel, {})[split] = history["epoch"], history["loss"]
+            chosen.setdefault(panel, {}).update(_kept(history, split))
+    if not drawn:
+        return None
+    doses, title = [f"{dose:g} photons" for dose in study.design.doses], f"{method}: loss over epochs by dose and view"
+    rows = (doses, study.design.views, f"{title}; ring: the epoch that is kept", "loss")
+    return curves.show_curves(drawn, chosen, *rows)
 
 # %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:
-    """The job that executes the report notebook; it needs only ``study.json``, and shows what else there is."""
+    """The job that executes the report notebook; it is made anew when the design, a manifest or the table changes."""
     study = Path(study)
-    roots = (study, *sorted(study.glob("replicates/seed_*")))
-    extra = [p for root in roots for p in (*sorted(root.glob("phase_[a-g]/*.json")), root / "metrics.csv") if p.is_file()]
-    return Job(phase="phase_h", name="report", notebook="07_report.ipynb", study=study, parameters={"study": "."},
-               inputs=(study / "study.json", *extra), outputs=(study / "report" / "headline.csv",), log_path=study / "phase_h" / "report.log",
-               imports=("fly64_nb.report", "fly64_nb.core.figures"))
+    design, phases = read_study(study)["design"], [f"phase_{letter}" for letter in "abcdefg"]
+    layouts = [Layout(root) for root in study_roots(study, design).values()]
+    written = [path(phase) for layout in layouts for phase in phases for path in (layout.manifest, layout.skips)]
+    written += [layout.metrics for layout in layouts]
+    digest = hashlib.sha256(design.to_json().encode()).hexdigest()[:12]
+    return replace(
+        report_job(study),
+        parameters={"study": ".", "design_digest": digest},
+        inputs=tuple(path for path in written if path.is_file()),
+        pictures=True,
+        imports=("fly64_nb.report", "fly64_nb.show.images"),
+    )

@@ -1,4 +1,5 @@
-"""Fixtures that several tests share: one tiny study, run once, the measured scan, and a browser."""
+"""Fixtures that several tests share: one tiny study, run once for all workers, the measured scan, and a browser."""
+
 from __future__ import annotations
 
 import os
@@ -8,40 +9,65 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAR = REPOSITORY.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
+ONE_DOSE = ("--profile", "tiny", "--doses", "1e4")
+# files whose tests share nothing but the tiny study: each test may run on any worker
+SPREAD = ("test_commands", "test_faults", "test_growth", "test_layers", "test_notebooks", "test_study")
 
 
 def fly64(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess:
     """The command line as a user would run it."""
     program = Path(sys.executable).with_name("fly64")
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={"FLY64_QUARTO": "", **os.environ, "COLUMNS": "200"})            # with Quarto every run would render for minutes
+    environment = {"FLY64_QUARTO": "", **os.environ, "COLUMNS": "200"}  # with Quarto every run would render for minutes
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
+    )
     if check and done.returncode:
-        raise AssertionError(f"fly64 {' '.join(map(str, arguments))} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        command = " ".join(map(str, arguments))
+        raise AssertionError(f"fly64 {command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
 
 
+# pytest-xdist reads the marks in a hook of its own, which must come later
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of another file share its fixtures, or what it imports, so they stay on one worker."""
+    for item in items:
+        if item.path.stem not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def once_for_all(tmp_path_factory: pytest.TempPathFactory, name: str) -> tuple[Path, filelock.FileLock]:
+    """A folder that all workers of a test session share, and a lock on it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return shared / name, filelock.FileLock(shared / f"{name}.lock")
+
+
 @pytest.fixture(scope="session")
-def study(tmp_path_factory) -> Path:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny study of one dose, run from the base to the report. Read only: tests that change one take `copy`."""
-    root = tmp_path_factory.mktemp("study") / "tiny"
-    done = fly64("run", root, "--profile", "tiny", "--doses", "1e4")
-    (root.parent / "output.txt").write_text(done.stdout)
-    return root
+    folder, lock = once_for_all(tmp_path_factory, "study")
+    with lock:
+        if not (folder / "output.txt").is_file():
+            done = fly64("run", folder / "tiny", *ONE_DOSE)
+            (folder / "output.txt").write_text(done.stdout)
+    return folder / "tiny"
 
 
 @pytest.fixture
-def copy(study, tmp_path) -> Path:
+def copy(study: Path, tmp_path: Path) -> Path:
     """A copy of the tiny study that a test may damage."""
     return Path(shutil.copytree(study, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")
 def star() -> Path:
-    """The measured scan beside the project. Where it is not there the tests are skipped, except in CI, where it must be."""
+    """The measured scan beside the project. Where it is not there the tests are skipped, except in CI."""
     if not STAR.is_file():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{STAR} is missing and CI=true: the tests on the real scan must run")
@@ -50,16 +76,24 @@ def star() -> Path:
 
 
 # no display, no sandbox (CI is root), and no word to the outside
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                  "--disable-component-update", "--disable-sync"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:
-    """The system's Chromium or Chrome. Where there is none the tests in a browser are skipped, except in CI, where it must be."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """The system's Chromium or Chrome. Where there is none the tests in a browser are skipped, except in CI."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        reason = "neither chromium, chromium-browser nor google-chrome is installed"
+        reason = f"none of {', '.join(names)} is installed"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} and CI=true: the tests in a browser must run")
         pytest.skip(reason)
@@ -68,7 +102,7 @@ def chromium() -> Path:
 
 # playwright's loop runs in the main thread and lets no asyncio.run beside it, so it does not outlive the module
 @pytest.fixture(scope="module")
-def browser(chromium) -> Iterator:
+def browser(chromium: Path) -> Iterator:
     """A headless browser, driven by Playwright."""
     from playwright.sync_api import sync_playwright
 

@@ -1,4 +1,5 @@
-"""Files that other programs read and write: Ptychodus' own reader and writer on our products, and foreign names in NPZ."""
+"""Files that other programs read and write: our products in Ptychodus' reader and writer, foreign names in NPZ."""
+
 from __future__ import annotations
 
 import bz2
@@ -10,36 +11,48 @@ import pytest
 from ptychodus.plugins.h5_product_file import H5ProductFileIO
 
 from fly64_nb.contract import validate_dataset_contract
-from fly64_nb.core.bases import Base, MeasuredScan, builtin_base, read_base_file
-from fly64_nb.core.optics import diffraction_intensity, photon_counts
-from fly64_nb.lsqml import read_reconstruction
+from fly64_nb.data.base import Base, MeasuredScan
+from fly64_nb.data.builtin import builtin_base
+from fly64_nb.data.readers.reader import read_base_file
+from fly64_nb.data.reconstruction import read_reconstruction
+from fly64_nb.physics.optics import diffraction_intensity
+from fly64_nb.physics.photons import photon_counts
+from fly64_nb.study.condition import Condition
+from fly64_nb.study.layout import Layout
+
+DENSE = Condition(1e4, "dense", "test")
 
 
-def test_ptychodus_reads_our_product(study):
-    folder = study / "phase_f" / "dose_10000" / "dense" / "test"
-    product = H5ProductFileIO().read(folder / "product.h5")
-    found = read_reconstruction(folder / "ptychi_reconstruction.npz")
-    data = validate_dataset_contract(study / "phase_d" / "dose_10000" / "dense" / "dense_test.npz")
+@pytest.mark.parametrize("method", ["LSQML", "PINN", "Supervised"])
+def test_ptychodus_reads_our_product(study, method):
+    layout = Layout(study)
+    product = H5ProductFileIO().read(layout.product(DENSE, method))
+    found = read_reconstruction(layout.reconstruction(DENSE, method))
+    data = validate_dataset_contract(layout.dataset(DENSE))
     assert np.array_equal(product.object_.get_array()[0], found["object"])
     assert np.array_equal(product.probes.get_array().reshape(data.window, data.window), found["probe"])
     geometry = product.object_.get_geometry()
-    corner = geometry.center_y_m / geometry.pixel_height_m - geometry.height_px / 2, geometry.center_x_m / geometry.pixel_width_m - geometry.width_px / 2
+    corner = (
+        geometry.center_y_m / geometry.pixel_height_m - geometry.height_px / 2,
+        geometry.center_x_m / geometry.pixel_width_m - geometry.width_px / 2,
+    )
     assert corner == pytest.approx(found["origin"].tolist())
     points = list(product.probe_positions)
     assert [p.index for p in points] == data.scan_index.tolist()
-    on_object = geometry.map_probe_positions_to_object_y_px(product.probe_positions)       # as Ptychodus places them
+    on_object = geometry.map_probe_positions_to_object_y_px(product.probe_positions)  # as Ptychodus places them
     # pty-chi and Ptychodus mean the geometric middle of a window, start + (N - 1) / 2; ours is its pixel N / 2
     assert np.allclose(on_object, data.y - found["origin"][0] - 0.5, atol=1e-6)
     assert len(product.losses) == len(found["loss"])
 
 
 def test_a_product_that_ptychodus_wrote_is_a_base(study, tmp_path):
-    source = study / "phase_f" / "dose_10000" / "dense" / "test" / "product.h5"
-    H5ProductFileIO().write(tmp_path / "theirs.h5", H5ProductFileIO().read(source))
+    layout = Layout(study)
+    H5ProductFileIO().write(tmp_path / "theirs.h5", H5ProductFileIO().read(layout.product(DENSE, "LSQML")))
     base = read_base_file(tmp_path / "theirs.h5")
-    found = read_reconstruction(source.with_name("ptychi_reconstruction.npz"))
-    data = validate_dataset_contract(study / "phase_d" / "dose_10000" / "dense" / "dense_test.npz")
-    assert isinstance(base, Base) and np.array_equal(base.object, found["object"]) and base.pixel_size_m == pytest.approx(10e-9)
+    found = read_reconstruction(layout.reconstruction(DENSE, "LSQML"))
+    data = validate_dataset_contract(layout.dataset(DENSE))
+    assert isinstance(base, Base) and np.array_equal(base.object, found["object"])
+    assert base.pixel_size_m == pytest.approx(10e-9)
     assert np.allclose(base.y, data.y - found["origin"][0]) and np.allclose(base.x, data.x - found["origin"][1])
 
 
@@ -47,13 +60,30 @@ def test_a_product_that_ptychodus_wrote_is_a_base(study, tmp_path):
 @pytest.mark.parametrize("layout", ["tike", "pty-chi", "fly64"])
 def test_scans_under_foreign_names(tmp_path, layout, pack):
     base = builtin_base(40, 50, 8, window=32)
-    counts = photon_counts(diffraction_intensity(base.object, base.probe, base.y, base.x), 1e5, np.random.default_rng(0))
+    counts = photon_counts(
+        diffraction_intensity(base.object, base.probe, base.y, base.x), 1e5, np.random.default_rng(0)
+    )
     corner = np.fft.ifftshift(counts, axes=(1, 2))
-    arrays = {"tike": {"data": corner[None].astype(np.float32), "scan": np.stack([base.y - 60, base.x - 60], 1)[None].astype(np.float32),
-                       "probe": base.probe[None, None, None]},
-              "pty-chi": {"dp": counts, "probe": base.probe[None, None], "position_y_px": base.y - 60, "position_x_px": base.x - 60},
-              "fly64": {"diff3d": np.moveaxis(counts, 0, -1).astype(np.uint16), "probeGuess": base.probe, "objectGuess": base.object,
-                        "xcoords": base.x, "ycoords": base.y}}[layout]
+    arrays = {
+        "tike": {
+            "data": corner[None].astype(np.float32),
+            "scan": np.stack([base.y - 60, base.x - 60], 1)[None].astype(np.float32),
+            "probe": base.probe[None, None, None],
+        },
+        "pty-chi": {
+            "dp": counts,
+            "probe": base.probe[None, None],
+            "position_y_px": base.y - 60,
+            "position_x_px": base.x - 60,
+        },
+        "fly64": {
+            "diff3d": np.moveaxis(counts, 0, -1).astype(np.uint16),
+            "probeGuess": base.probe,
+            "objectGuess": base.object,
+            "xcoords": base.x,
+            "ycoords": base.y,
+        },
+    }[layout]
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     (tmp_path / "scan.npz").write_bytes(pack(buffer.getvalue()))
@@ -66,6 +96,7 @@ def test_scans_under_foreign_names(tmp_path, layout, pack):
 
 
 def test_a_canonical_dataset_is_a_base(study):
-    base = read_base_file(study / "phase_c" / "dose_10000" / "patched_test.npz")
-    data = validate_dataset_contract(study / "phase_c" / "dose_10000" / "patched_test.npz")
-    assert isinstance(base, Base) and base.counts is None and np.array_equal(base.y, data.y) and base.source["metadata"]["nphotons"] == 1e4
+    path = Layout(study).dataset(Condition(1e4, "baseline", "test"))
+    base, data = read_base_file(path), validate_dataset_contract(path)
+    assert isinstance(base, Base) and base.counts is None and np.array_equal(base.y, data.y)
+    assert base.source["metadata"]["nphotons"] == 1e4

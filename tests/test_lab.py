@@ -1,4 +1,5 @@
 """The panel in a real JupyterLab page: a person at the selects and the mouse."""
+
 from __future__ import annotations
 
 import json
@@ -18,11 +19,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fly64_nb.core.study import example_study
+from fly64_nb.results.example import example_study
 
-QUIET = ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--LabApp.news_url=None",
-         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
-PATIENCE = 60_000          # ms: a kernel that imports everything on a busy machine
+QUIET = [
+    "--no-browser",
+    "--allow-root",
+    "--ServerApp.ip=127.0.0.1",
+    "--ServerApp.port_retries=0",
+    "--IdentityProvider.token=",
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+]
+PATIENCE = 60_000  # ms: a kernel that imports everything on a busy machine
 
 
 def free_port() -> int:
@@ -45,21 +54,37 @@ def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, study, chromium) -> Iterator[tuple[str, Path]]:
-    """Address and root folder of a JupyterLab server with nobody's settings; the tiny study and a made-up one lie in the root."""
+    """Address and root folder of a JupyterLab server with nobody's settings.
+
+    The tiny study lies in the root, and a made-up one that has one further axis.
+    """
     home = tmp_path_factory.mktemp("lab")
     root = home / "root"
     root.mkdir()
     (root / "tiny").symlink_to(study)
-    example_study(root / "example")
-    own = {name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-                                                       "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-    quiet = Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    example_study(root / "example", position_errors=[0.5])
+    own = {
+        name: str(home / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+    }
+    quiet = (
+        Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    )
     quiet.parent.mkdir(parents=True)
     quiet.write_text('{"fetchNews": "false"}')
     port, log = free_port(), home / "server.log"
     command = [sys.executable, "-m", "jupyterlab", *QUIET, f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}"]
     with open(log, "w") as out:
-        server = subprocess.Popen(command, cwd=root, env={**os.environ, **own}, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, cwd=root, env={**os.environ, **own}, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
     try:
         wait_for(f"http://127.0.0.1:{port}/api/status", server, log)
         yield f"http://127.0.0.1:{port}", root
@@ -69,18 +94,32 @@ def lab(tmp_path_factory, study, chromium) -> Iterator[tuple[str, Path]]:
 
 
 class Notebook:
-    """A notebook of some cells, open in the browser; keeps what the page asked of other hosts and what it complained about."""
+    """A notebook of some cells, open in the browser.
+
+    It keeps what the page asked of other hosts and what it complained about.
+    """
 
     def __init__(self, browser, lab: tuple[str, Path], name: str, *cells: str):
         address, root = lab
         kernel = {"name": "python3", "display_name": "python3", "language": "python"}
-        written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata={"kernelspec": kernel})
+        written = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata={"kernelspec": kernel}
+        )
         nbformat.write(written, root / f"{name}.ipynb")
         self.page = browser.new_page(viewport={"width": 1500, "height": 1300})
         self.page.set_default_timeout(PATIENCE)
         self.abroad, self.complaints = [], []
-        self.page.on("request", lambda r: None if r.url.startswith((address, address.replace("http", "ws"), "data:", "blob:")) else self.abroad.append(r.url))
-        self.page.on("console", lambda m: self.complaints.append(f"{m.text} {m.location}") if m.type == "error" else None)
+        self.page.on(
+            "request",
+            lambda r: (
+                None
+                if r.url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+                else self.abroad.append(r.url)
+            ),
+        )
+        self.page.on(
+            "console", lambda m: self.complaints.append(f"{m.text} {m.location}") if m.type == "error" else None
+        )
         self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
         self.page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb?reset")
         self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
@@ -88,7 +127,9 @@ class Notebook:
     def run(self, number: int):
         """Run a cell that has not run and return its output when it is there."""
         cell = self.page.locator(".jp-CodeCell").nth(number)
-        while cell.locator(".jp-InputPrompt").inner_text().strip() == "[ ]:":      # the page ignores the keys until it is ready, and does not say when
+        while (
+            cell.locator(".jp-InputPrompt").inner_text().strip() == "[ ]:"
+        ):  # the page ignores the keys until it is ready, and does not say when
             cell.locator(".cm-content").click()
             self.page.keyboard.press("Control+Enter")
             self.page.wait_for_timeout(2000)
@@ -105,14 +146,17 @@ class Notebook:
 
     def metrics(self) -> pd.Series:
         """The numbers that the page shows, as text, by channel, metric and method."""
-        rows = self.page.locator("[aria-label='metrics of this condition'] tr").evaluate_all("rows => rows.map(r => [...r.cells].map(c => c.textContent))")
+        rows = self.page.locator("[aria-label='metrics of this condition'] tr").evaluate_all(
+            "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
+        )
         methods = [name.removeprefix("▸ ") for name in rows[0][1:]]
         return pd.Series({(*name.split(" "), m): v for name, *values in rows[1:] for m, v in zip(methods, values)})
 
     def window(self) -> list[float]:
         """Rows and columns that the panel says it shows: top, bottom, left, right."""
-        said = self.page.locator("[role=status]", has_text="rows").inner_text()
-        return [float(n) for n in re.search(r"rows ([-\d.]+) to ([-\d.]+), columns ([-\d.]+) to ([-\d.]+)", said).groups()]
+        words = self.page.locator("[role=status]", has_text="rows").inner_text()
+        found = re.search(r"rows ([-\d.]+) to ([-\d.]+), columns ([-\d.]+) to ([-\d.]+)", words)
+        return [float(number) for number in found.groups()]
 
     def picture(self) -> str:
         """The picture as it stands in the page, once the kernel has nothing more to draw."""
@@ -122,7 +166,7 @@ class Notebook:
 
     def zoom(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Take the zoom tool and drag the mouse over the picture, from and to shares of its width and height."""
-        said = self.page.locator("[role=status]", has_text="rows").inner_text()
+        before = self.page.locator("[role=status]", has_text="rows").inner_text()
         box = self.page.locator(".jupyter-matplotlib-canvas-div").bounding_box()
         at = lambda p: (box["x"] + p[0] * box["width"], box["y"] + p[1] * box["height"])
         self.page.get_by_title("Zoom to rectangle").click()
@@ -130,8 +174,8 @@ class Notebook:
         self.page.mouse.down()
         self.page.mouse.move(*at(end), steps=8)
         self.page.mouse.up()
-        self.page.wait_for_function("said => !document.body.innerText.includes(said)", arg=said)
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()                # the columns change first, then the rows
+        self.page.wait_for_function("before => !document.body.innerText.includes(before)", arg=before)
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # the columns change first, then the rows
 
     def close(self) -> None:
         self.page.close()
@@ -147,63 +191,88 @@ def expected(table: pd.DataFrame, **condition) -> pd.Series:
 
 def test_a_person_explores_a_study(browser, lab, study, tmp_path):
     table = pd.read_csv(study / "metrics.csv")
-    book = Notebook(browser, lab, "explore", "import fly64_nb as fly64\npanel = fly64.explore('tiny')\npanel",
-                    "import json\nprint(json.dumps([[*ax.get_ylim()[::-1], *ax.get_xlim()] for ax in panel.panels]))")
+    book = Notebook(
+        browser,
+        lab,
+        "explore",
+        "import fly64_nb as fly64\npanel = fly64.explore('tiny')\npanel",
+        "import json\nprint(json.dumps([[*ax.get_ylim()[::-1], *ax.get_xlim()] for ax in panel.panels]))",
+    )
     book.run(0)
-    book.says("phase of truth, PtychoPINN, Baseline, PtyChi (dose 10000, baseline, test)")
-    pd.testing.assert_series_equal(book.metrics().sort_index(), expected(table, view="baseline", split="test").sort_index())
-    for name, option, words in (("view", "sparse", "sparse, test"), ("channel", "phase error", "phase error of"), ("method", "PtyChi", "sparse"),
-                                ("beside", "Baseline", "of truth, Baseline, PtyChi (")):
+    book.says("phase of truth, PINN, Supervised, LSQML (10000 photons, baseline, test)")
+    pd.testing.assert_series_equal(
+        book.metrics().sort_index(), expected(table, view="baseline", split="test").sort_index()
+    )
+    for name, option, words in (
+        ("view", "sparse", "sparse, test"),
+        ("channel", "phase error", "phase error of"),
+        ("method", "LSQML", "sparse"),
+        ("beside", "Supervised", "of truth, Supervised, LSQML ("),
+    ):
         book.choose(name, option)
         book.says(words)
-    pd.testing.assert_series_equal(book.metrics().sort_index(), expected(table, view="sparse", split="test").sort_index())
+    pd.testing.assert_series_equal(
+        book.metrics().sort_index(), expected(table, view="sparse", split="test").sort_index()
+    )
     book.choose("beside", "all methods")
-    book.says("of truth, PtychoPINN, Baseline, PtyChi (")
+    book.says("of truth, PINN, Supervised, LSQML (")
 
     whole, pictures = book.window(), [book.picture()]
-    book.zoom((0.25, 0.15), (0.4, 0.3))                             # in the first panel
+    book.zoom((0.25, 0.15), (0.4, 0.3))  # in the first panel
     zoomed = book.window()
     assert whole[0] < zoomed[0] < zoomed[1] < whole[1] and whole[2] < zoomed[2] < zoomed[3] < whole[3]
     pictures.append(book.picture())
     limits = json.loads(book.run(1).inner_text())
-    assert len(limits) == 4 and np.allclose(limits, zoomed, atol=0.06)             # all panels alike
+    assert len(limits) == 4 and np.allclose(limits, zoomed, atol=0.06)  # all panels alike
 
     book.choose("view", "dense")
     book.says("dense, test")
     assert book.window() == zoomed
     pictures.append(book.picture())
     assert len(set(pictures)) == 3
-    assert "phase_f/dose_10000/dense_test" in book.page.get_by_label("log of phase_f/dose_10000/dense_test").inner_text()
+    title = "phase_f/dose_10000/dense_test_LSQML"
+    assert title in book.page.get_by_label(f"log of {title}").inner_text()
     book.page.screenshot(path=os.environ.get("FLY64_SCREENSHOT", tmp_path / "panel.png"))
-    book.choose("split", "train")                                   # another part of the object: all of it
+    book.choose("split", "train")  # another part of the object: all of it
     book.says("dense, train")
     assert book.window() != zoomed
-    pd.testing.assert_series_equal(book.metrics().sort_index(), expected(table, view="dense", split="train").sort_index())
+    pd.testing.assert_series_equal(
+        book.metrics().sort_index(), expected(table, view="dense", split="train").sort_index()
+    )
 
-    book.page.get_by_role("link", name="executed notebook of phase_f/dose_10000/dense_train").click()
-    book.page.get_by_role("tab", name="dense_train.ipynb").wait_for()
+    book.page.get_by_role("link", name="executed notebook of phase_f/dose_10000/dense_train_LSQML").click()
+    book.page.get_by_role("tab", name="dense_train_LSQML.ipynb").wait_for()
     book.close()
 
 
 def test_what_was_not_made_says_why(browser, lab):
     """A study in progress: another dose keeps the zoom, and a condition that is not there takes nothing with it."""
     _, root = lab
-    table = pd.read_csv(root / "example/phase_g/dose_1000/sparse/test/metrics.csv")
     book = Notebook(browser, lab, "progress", "import fly64_nb as fly64\nfly64.explore('example')")
     book.run(0)
-    book.says("dose 1000, baseline, test")
+    book.says("1000 photons, baseline, test")
     book.zoom((0.25, 0.15), (0.4, 0.3))
     zoomed = book.window()
     book.choose("dose", "10000")
-    book.says("dose 10000, baseline, test")
+    book.says("10000 photons, baseline, test")
     assert book.window() == zoomed
     book.choose("view", "sparse")
-    book.says("comparison of dose 10000, sparse, test: not made yet; `fly64 run")
+    book.says("comparison of 10000 photons, sparse, test: not made yet; `fly64 run")
     book.page.locator(".jupyter-matplotlib-canvas-div").wait_for(state="hidden")
-    book.choose("dose", "1000")
-    book.says("dose 1000, sparse, test")
-    assert book.window() == zoomed
-    pd.testing.assert_series_equal(book.metrics().sort_index(), expected(table, split="test").sort_index())
+    for name, option, words, folder in (
+        ("dose", "1000", "1000 photons, sparse, test", "sparse/test"),
+        (
+            "position error",
+            "0.5 px",
+            "1000 photons, sparse, position error 0.5, test",
+            "sparse/position_error_0p5/test",
+        ),
+    ):
+        book.choose(name, option)
+        book.says(words)
+        assert book.window() == zoomed
+        table = pd.read_csv(root / "example" / "phase_g" / "dose_1000" / folder / "metrics.csv")
+        pd.testing.assert_series_equal(book.metrics().sort_index(), expected(table, split="test").sort_index())
     book.choose("split", "train")
     book.says("left out: 9 of 140 positions are at least S = 19.10 px apart")
     book.close()

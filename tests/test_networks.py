@@ -1,56 +1,80 @@
 """Networks: one file for both backends, checkpoints that are refused, and the physics against pty-chi's own."""
+
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import fly64
-from fly64_nb.core.checkpoints import read_checkpoint_record
+from fly64_nb.methods.networks.checkpoints import read_checkpoint_record
+from fly64_nb.study.condition import Condition
+from fly64_nb.study.layout import Layout
 
 # Trains a few steps, or loads a file made by the other backend, and writes what it predicts.
 SCRIPT = """
 import sys
-import numpy as np
-import fly64_nb.core.networks as networks
-import keras
-from fly64_nb.contract import validate_dataset_contract
-from fly64_nb.training import TrainingSettings, train_network
+from pathlib import Path
 
-what, dataset, checkpoint, out = sys.argv[1:]
-data = validate_dataset_contract(dataset)
+import numpy as np
+
+from fly64_nb.contract import validate_dataset_contract
+from fly64_nb.methods.networks.patch_networks import load_network
+from fly64_nb.methods.pinn import PINN, PinnSettings
+
+import keras
+
+what, dataset, model, out = sys.argv[1], *map(Path, sys.argv[2:])
+data, settings = validate_dataset_contract(dataset), PinnSettings(images=320, filters=8, seed=3)
+quiet = lambda epoch, epochs, **losses: None
 if what == "train":
-    settings = TrainingSettings(images=320, filters=8, seed=3)
-    networks.save_network(checkpoint, train_network(data, "PtychoPINN", settings, 2, 7).network)
-network = networks.load_network(checkpoint, method="PtychoPINN", dose=1e4)
-np.savez(out, patches=network.predict_patches(data.diffraction[:8]), backend=keras.backend.backend())
+    PINN.train(data, settings, quiet).save(model)
+found = PINN.reconstruct(data, settings, model, quiet)
+patches = load_network(model, method="PINN", dose=1e4).predict_patches(data.diffraction[:8])
+np.savez(out, patches=patches, object=found.object, device=found.device, backend=keras.backend.backend())
 """
 
 
+def model(study: Path, view: str, method: str = "PINN") -> Path:
+    """The network that a method learned from a view."""
+    return Layout(study).learned(Condition(1e4, view), method) / "model.keras"
+
+
 def python(backend: str, *arguments) -> None:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "OMP_NUM_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("trainer, reader", [("tensorflow", "torch"), ("torch", "tensorflow")])
 def test_a_network_trained_on_one_backend_predicts_the_same_on_the_other(study, tmp_path, trainer, reader):
-    dataset = study / "phase_d" / "dose_10000" / "dense" / "dense_train.npz"
-    python(trainer, "train", dataset, tmp_path / "pinn.keras", tmp_path / "trainer.npz")
-    python(reader, "load", dataset, tmp_path / "pinn.keras", tmp_path / "reader.npz")
+    dataset = Layout(study).dataset(Condition(1e4, "dense", "train"))
+    python(trainer, "train", dataset, tmp_path / "model.keras", tmp_path / "trainer.npz")
+    python(reader, "load", dataset, tmp_path / "model.keras", tmp_path / "reader.npz")
     one, other = np.load(tmp_path / "trainer.npz"), np.load(tmp_path / "reader.npz")
     assert (str(one["backend"]), str(other["backend"])) == (trainer, reader)
-    assert np.abs(one["patches"] - 1).max() > 0.05                      # it learned something
+    assert np.abs(one["patches"] - 1).max() > 0.05  # it learned something
     assert np.abs(one["patches"] - other["patches"]).max() < 1e-3
+    assert np.abs(one["object"] - other["object"]).max() < 1e-2 and str(one["device"]) == str(other["device"])
 
 
 def test_physics_agrees_with_ptychi_in_value_and_gradient():
-    """The same patch, probe and counts: pty-chi's forward model with torch's gradient, and our layer inside a compiled training step."""
-    from fly64_nb.core.physics import Diffraction, pairs_to_patches, patches_to_pairs  # first: it settles the order of heavy imports
+    """The same patch, probe and counts: pty-chi's forward model with torch's gradient, and our layer compiled."""
+    from fly64_nb.methods.networks.layers import Diffraction, pairs_to_patches, patches_to_pairs  # before Keras
 
     import keras
     import ptychi.api as api
@@ -58,14 +82,16 @@ def test_physics_agrees_with_ptychi_in_value_and_gradient():
     from keras import ops
     from ptychi.api.task import PtychographyTask
 
-    from fly64_nb.core.bases import builtin_base
-    from fly64_nb.core.optics import diffraction_intensity, object_windows, scale_probe
+    from fly64_nb.data.builtin import builtin_base
+    from fly64_nb.physics.optics import diffraction_intensity, object_windows, scale_probe
 
     base = builtin_base(20, 20, 10, window=64)
     probe = scale_probe(base.object, base.probe, base.y, base.x, 32.0**2)
-    y, x = (np.round(c[:1]) for c in (base.y, base.x))                  # on the grid: one sub-pixel model for both
+    y, x = (np.round(c[:1]) for c in (base.y, base.x))  # on the grid: one sub-pixel model for both
     patch = object_windows(base.object, y, x, 64)
-    measured = np.random.default_rng(0).poisson(diffraction_intensity(base.object, probe, y, x) * 10).astype(np.float32) / 10
+    measured = (
+        np.random.default_rng(0).poisson(diffraction_intensity(base.object, probe, y, x) * 10).astype(np.float32) / 10
+    )
 
     class Probing(keras.Model):
         def __init__(self):
@@ -93,14 +119,22 @@ def test_physics_agrees_with_ptychi_in_value_and_gradient():
     options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
     options.object_options.position_origin_coords = [31.5, 31.5]
     options.reconstructor_options.default_device = api.Devices.CPU
-    with PtychographyTask(options, diffraction_data=np.ones((1, 64, 64), np.float32), object_data=patch, probe_data=probe[None, None],
-                          probe_position_y_px=np.zeros(1, np.float32), probe_position_x_px=np.zeros(1, np.float32)) as task:
+    with PtychographyTask(
+        options,
+        diffraction_data=np.ones((1, 64, 64), np.float32),
+        object_data=patch,
+        probe_data=probe[None, None],
+        probe_position_y_px=np.zeros(1, np.float32),
+        probe_position_x_px=np.zeros(1, np.float32),
+    ) as task:
         model = task.reconstructor.forward_model
         with torch.enable_grad():
             predicted = torch.fft.fftshift(model.forward(torch.arange(1)), dim=(-2, -1)) / 64**2
             loss = (predicted - torch.from_numpy(measured) * torch.log(predicted + 0.01)).sum()
             loss.backward()
-        theirs = next(p.grad for p in task.reconstructor.parameter_group.object.parameters() if p.grad is not None).numpy()
+        theirs = next(
+            p.grad for p in task.reconstructor.parameter_group.object.parameters() if p.grad is not None
+        ).numpy()
         predicted, loss = predicted.detach().numpy(), float(loss.detach())
     if not np.iscomplexobj(theirs):
         theirs = theirs[..., 0] + 1j * theirs[..., 1]
@@ -109,44 +143,70 @@ def test_physics_agrees_with_ptychi_in_value_and_gradient():
     assert relative(gradient, theirs.reshape(64, 64)) < 1e-3
 
 
-def test_checkpoints_that_are_no_good_fail_their_comparisons_by_name(copy):
-    """Empty, truncated, and another view's: each fails the comparisons that need it, before one starts; the others are up to date."""
-    networks = copy / "phase_e" / "dose_10000"
-    sparse = networks / "sparse" / "gs2" / "pinn.keras"
-    whole = sparse.read_bytes()
-    sparse.write_bytes(whole[:-3000])
-    (networks / "dense" / "gs2" / "pinn.keras").write_bytes(b"")
-    (networks / "baseline" / "gs1" / "pinn.keras").write_bytes(whole)
-    done = fly64("compare", copy, check=False)
-    manifest = json.loads((copy / "phase_g" / "comparison_manifest.json").read_text())
-    assert done.returncode == 1 and (manifest["n_executed"], manifest["n_success"], manifest["n_failed"]) == (6, 0, 6)
-    words = {"dense": "an empty file", "sparse": "no undamaged zip", "baseline": "key 'view': found 'sparse'; needed 'baseline'"}
-    for row in manifest["execution_results"]:
-        view = row["name"].split("/")[-1].split("_")[0]
-        assert row["returncode"] == 2 and "pinn.keras" in row["detail"] and words[view] in row["detail"], row
+def test_a_kernel_may_run_a_network_and_then_ptychi():
+    """TensorFlow and PyTorch's triton carry the same library: in the wrong order the process would crash."""
+    code = "import fly64_nb.methods.networks.patch_networks, ptychi.api, triton._C.libtriton"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_planning_imports_no_network():
+    code = "import sys, fly64_nb.methods.pinn, fly64_nb.methods.supervised; print([*sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"keras", "tensorflow", "torch", "pandas", "matplotlib"} & set(ast.literal_eval(done.stdout))
+
+
+def test_networks_that_are_no_good_fail_their_reconstructions_by_name(copy):
+    """Empty, truncated, and another view's: each fails the reconstructions that need it, and no other."""
+    whole = model(copy, "sparse").read_bytes()
+    model(copy, "sparse").write_bytes(whole[:-3000])
+    model(copy, "dense").write_bytes(b"")
+    model(copy, "baseline").write_bytes(whole)
+    done = fly64("reconstruct", copy, check=False)
+    manifest = json.loads(Layout(copy).manifest("phase_f").read_text())
+    assert done.returncode == 1 and [manifest[k] for k in ("n_jobs", "n_success", "n_failed")] == [18, 12, 6]
+    words = {
+        "dense": "an empty file",
+        "sparse": "no undamaged zip",
+        "baseline": "key 'view': found 'sparse'; needed 'baseline'",
+    }
+    failed = [row for row in manifest["execution_results"] if row["status"] == "failed"]
+    for row in failed:
+        view, _, method = row["name"].split("/")[-1].split("_")
+        assert method == "PINN" and row["returncode"] == 2, row
+        assert "model.keras" in row["detail"] and words[view] in row["detail"], row
         assert words[view] in (copy / row["log_path"]).read_text()
-    (networks / "dense" / "gs2" / "pinn.keras").unlink()
-    assert "no file" in fly64("compare", copy, "--view", "dense", check=False).stdout
-    assert "2 left out" in fly64("compare", copy, "--view", "sparse", "--allow-missing", check=False).stdout
+    model(copy, "dense").unlink()
+    refused = fly64("reconstruct", copy, "--view", "dense", check=False)
+    assert refused.returncode and "model.keras" in refused.stdout
+    assert "2 left out" in fly64("reconstruct", copy, "--view", "dense", "--allow-missing", check=False).stdout
 
 
 def test_training_leaves_curves_logs_and_a_network_that_says_what_it_is(study):
-    manifest = json.loads((study / "phase_e" / "training_manifest.json").read_text())
+    layout = Layout(study)
+    manifest = json.loads(layout.manifest("phase_e").read_text())
     assert [manifest[k] for k in ("n_jobs", "n_executed", "n_success", "n_failed")] == [4, 4, 4, 0]
-    assert json.loads((study / "phase_e" / "skip_summary.json").read_text()) == []
+    assert json.loads(layout.skips("phase_e").read_text()) == []
+    assert sorted((job["method"], job["view"]) for job in manifest["jobs"]) == [
+        *(("PINN", view) for view in ("baseline", "dense", "sparse")),
+        ("Supervised", "baseline"),
+    ]
     for job in manifest["jobs"]:
-        checkpoint, history = (study / p for p in job["outputs"])
-        about = read_checkpoint_record(checkpoint)["about"]
-        assert about["method"] == job["parameters"]["method"] and about["view"] == job["view"] and about["gridsize"] == job["gridsize"]
+        about = read_checkpoint_record(model(study, job["view"], job["method"]))["about"]
+        assert [about[k] for k in ("method", "dose", "view")] == [job["method"], 1e4, job["view"]]
+        assert about["gridsize"] == (1 if job["view"] == "baseline" else 2)
+        assert about["settings"]["precision"] in ("float32", "mixed_bfloat16")  # what ran, not "auto"
         assert "return code: 0" in (study / job["log_path"]).read_text()
-        lines = history.read_text().splitlines()
+        lines = layout.history(Condition(1e4, job["view"]), job["method"]).read_text().splitlines()
         assert lines[0] == "epoch,loss,val_loss,seconds" and len(lines) > 2
 
 
 def test_train_takes_the_filters_of_the_other_phases(copy):
-    done = fly64("train", copy, "--view", "baseline", "--gridsize", "1", "--dry-run")
-    assert done.stdout.count("-m papermill") == 2 and done.stdout.count("_train.log") == 2
+    done = fly64("train", copy, "--view", "baseline", "--dry-run")
+    assert done.stdout.count("-m papermill") == 2 and done.stdout.count("train.log") == 2
+    done = fly64("train", copy, "--only", "PINN", "--dry-run")
+    assert done.stdout.count("-m papermill") == 3
     assert "no such job" in fly64("train", copy, "--dose", "7", check=False).stdout
-    (copy / "phase_d" / "dose_10000" / "dense" / "dense_train.npz").unlink()
+    Layout(copy).dataset(Condition(1e4, "dense", "train")).unlink()
     refused = fly64("train", copy, check=False)
     assert refused.returncode == 2 and "dense_train.npz" in refused.stdout and "--allow-missing" in refused.stdout

@@ -1,24 +1,35 @@
-"""The published report in a real browser: every page whole, every link alive, every number the one of the table, at the width of a phone and of a desk."""
+"""The published report in a real browser: pages whole, links alive, numbers right, on a phone and at a desk."""
+
 from __future__ import annotations
 
 import functools
 import http.server
-import json
 import re
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
 from conftest import fly64
-from fly64_nb.comparison import headline
-from fly64_nb.core.site import PAGES, choose_renderer, publish_report, quarto_version
-from fly64_nb.report import IN_FULL
+from fly64_nb.contract import validate_dataset_contract
+from fly64_nb.data.base import read_base
+from fly64_nb.design import ChosenAxis, read_study, write_study
+from fly64_nb.quality.table import headline
+from fly64_nb.report import HEATMAPS, IN_FULL, build_report_job, further_heatmaps, scan_light
+from fly64_nb.results.example import example_study, write_example_root
+from fly64_nb.results.plan import write_phases
+from fly64_nb.results.study import open_study
+from fly64_nb.engine.graph import run_job
+from fly64_nb.engine.job import JobResult
+from fly64_nb.engine.record import record_not_run
+from fly64_nb.show.site import PAGES, choose_renderer, publish_report, quarto_version
 
 
 def render_again(study: Path, root: Path, quarto: str) -> Path:
@@ -43,7 +54,9 @@ def parsed(page: Path) -> BeautifulSoup:
 
 @functools.cache
 def names_in(page: Path) -> frozenset[str]:
-    return frozenset(str(tag.get("id") or tag.get("name")) for tag in parsed(page).find_all(lambda t: t.get("id") or t.get("name")))
+    return frozenset(
+        str(tag.get("id") or tag.get("name")) for tag in parsed(page).find_all(lambda t: t.get("id") or t.get("name"))
+    )
 
 
 def first_page(site: Path, name: str) -> Path:
@@ -66,20 +79,42 @@ def test_no_link_is_broken_and_no_picture_missing_on_any_page(site):
                 assert not target.scheme and not target.netloc, f"{page}: {tag} of another host: {element[attribute]}"
                 there = (page.parent / unquote(target.path)).resolve() if target.path else page
                 links, pictures = links + (tag == "a"), pictures + (tag == "img")
-                if not there.is_relative_to(site.resolve()) or not there.exists() or (
-                        tag == "a" and there.suffix == ".html" and target.fragment and unquote(target.fragment) not in names_in(there)):
+                if (
+                    not there.is_relative_to(site.resolve())
+                    or not there.exists()
+                    or (
+                        tag == "a"
+                        and there.suffix == ".html"
+                        and target.fragment
+                        and unquote(target.fragment) not in names_in(there)
+                    )
+                ):
                     broken.append(f"{page.relative_to(site)}: {element[attribute]}")
     assert not broken, broken[:20]
     assert links > 400 and pictures > 60
-    assert not [image for page in site.rglob("*.html") for image in parsed(page).find_all("img") if len(image.get("alt", "")) < 8]
+    assert not [
+        image
+        for page in site.rglob("*.html")
+        for image in parsed(page).find_all("img")
+        if len(image.get("alt", "")) < 8
+    ]
+
+
+def headline_rows(page: Path, axes: tuple[str, ...] = ("dose", "view")) -> dict[tuple, dict[str, str]]:
+    """Text of the headline table's cells by axes and method; a method's cell leads to its training as well."""
+    shown = parsed(page).find("caption", string="Against the truth, test split").find_parent("table")
+    head = [th.get_text() for th in shown.find("thead").find_all("th")]
+    rows = {}
+    for tr in shown.find("tbody").find_all("tr"):
+        cells = dict(zip(head, tr.find_all(["th", "td"])))
+        method, row = cells.pop("method"), {name: cell.get_text() for name, cell in cells.items()}
+        place = tuple(row[axis] if axis == "view" else float(row[axis]) for axis in axes)
+        rows[*place, method.get_text().removesuffix(" training")] = row
+    return rows
 
 
 def test_the_numbers_of_the_table_are_those_of_the_csv(site, study):
-    table = pd.read_csv(study / "metrics.csv")
-    shown = parsed(site / "index.html").find("caption", string="Against the truth, test split").find_parent("table")
-    head = [th.get_text() for th in shown.find("thead").find_all("th")]
-    rows = {(float(r["dose"]), r["view"], r["method"]): r for r in (dict(zip(head, (c.get_text() for c in tr.find_all(["th", "td"]))))
-                                                                 for tr in shown.find("tbody").find_all("tr"))}
+    table, rows = pd.read_csv(study / "metrics.csv"), headline_rows(site / "index.html")
     expected = headline(table)
     assert set(rows) == set(expected.index) and len(rows) == 9
     for key, numbers in expected.iterrows():
@@ -87,18 +122,37 @@ def test_the_numbers_of_the_table_are_those_of_the_csv(site, study):
             assert rows[key][name] == f"{value:.4g}", (key, name)
     kept = pd.read_csv(site / "downloads" / "metrics.csv")
     pd.testing.assert_frame_equal(kept, table)
-    limit = table.query("metric == 'rmse_limit' and split == 'test' and view == 'dense'")["value"].iloc[0]
-    error = table.query("metric == 'rmse' and channel == 'phase' and split == 'test' and view == 'dense' and method == 'PtyChi'")["value"].iloc[0]
-    assert float(rows[1e4, "dense", "PtyChi"]["times the limit"]) == pytest.approx(error / limit, rel=1e-3)
+    phase = table.query("channel == 'phase' and split == 'test' and view == 'dense' and method == 'LSQML'")
+    error, limit = phase.set_index("metric")["value"][["rmse", "rmse_limit"]]
+    assert float(rows[1e4, "dense", "LSQML"]["times the limit"]) == pytest.approx(error / limit, rel=1e-3)
+
+
+def test_a_method_leads_to_its_reconstruction_and_to_its_training(site, study):
+    links = {a["href"] for a in parsed(site / "index.html").find("caption").find_parent("table").find_all("a")}
+    opened = open_study(study)
+    for name in opened.methods:
+        assert f"notebooks/phase_f/dose_10000/dense_test_{name}.html" in links
+        trained = opened.training(1e4, "dense", name)
+        assert trained is None or opened.notebook_page(trained) in links
+    assert sum(opened.method(name).learns for name in opened.methods) == 2
 
 
 def test_every_cell_of_a_heatmap_leads_to_the_notebook_whose_metrics_it_shows(site, study):
-    table = pd.read_csv(study / "metrics.csv").set_index(["split", "channel", "metric", "method", "dose", "view"])["value"]
-    known, cells = {f"{label}, {split} split": (split, channel, metric) for metric, channel, label, _, _ in IN_FULL for split in ("test", "train")}, 0
+    table = pd.read_csv(study / "metrics.csv").set_index(["split", "channel", "metric", "method", "dose", "view"])[
+        "value"
+    ]
+    known, cells = (
+        {
+            f"{label}, {split} split": (split, channel, metric)
+            for metric, channel, label, _, _ in IN_FULL
+            for split in ("test", "train")
+        },
+        0,
+    )
     page = first_page(site, "metrics")
     for maps in parsed(page).find_all(class_="heatmaps"):
         legend = maps.find_next_sibling(class_="colourbar").find_all("span")[-1].get_text()
-        if legend not in known:                                         # multiples of the limit are no row of the table
+        if legend not in known:  # multiples of the limit are no row of the table
             continue
         split, channel, metric = known[legend]
         for shown in maps.find_all("table"):
@@ -106,11 +160,21 @@ def test_every_cell_of_a_heatmap_leads_to_the_notebook_whose_metrics_it_shows(si
             for tr in shown.find("tbody").find_all("tr"):
                 dose = float(tr.find("th").get_text())
                 for view, td in zip(views, tr.find_all("td")):
-                    cell, value = td.find(class_="cell"), table[split, channel, metric, shown.caption.get_text(), dose, view]
+                    cell, value = (
+                        td.find(class_="cell"),
+                        table[split, channel, metric, shown.caption.get_text(), dose, view],
+                    )
                     assert cell.name == "a" and cell.get_text() == f"{value:.3f}"
                     notebook = (page.parent / cell["href"]).resolve()
-                    assert notebook.relative_to(site.resolve()).as_posix() == f"notebooks/phase_g/dose_{dose:.0f}/{view}_{split}.html"
-                    assert re.search(rf"(?<![\d.]){re.escape(f'{value:.4f}')}", parsed(notebook).get_text()), (legend, dose, view)
+                    assert (
+                        notebook.relative_to(site.resolve()).as_posix()
+                        == f"notebooks/phase_g/dose_{dose:.0f}/{view}_{split}.html"
+                    )
+                    assert re.search(rf"(?<![\d.]){re.escape(f'{value:.4f}')}", parsed(notebook).get_text()), (
+                        legend,
+                        dose,
+                        view,
+                    )
                     cells += 1
     assert cells >= 2 * len(IN_FULL) * 9
 
@@ -124,22 +188,30 @@ def test_evidence_holds_every_job_log_and_manifest(site, study):
         assert f"logs/{log.relative_to(study).as_posix()}.txt" in links
     assert {f"manifests/{p.relative_to(study).as_posix()}" for p in study.glob("phase_[a-g]/*.json")} <= links
     downloads = {a["href"] for a in parsed(first_page(site, "downloads")).find_all("a", href=True)}
-    assert {f"downloads/{p.relative_to(study).as_posix()}" for p in (*study.glob("phase_g/*/*/*/aligned.npz"), *study.glob("phase_f/*/*/*/product.h5"))} <= downloads
-    assert (site / "downloads/phase_g/dose_10000/dense/test/aligned.npz").read_bytes() == (study / "phase_g/dose_10000/dense/test/aligned.npz").read_bytes()
+    assert {
+        f"downloads/{p.relative_to(study).as_posix()}"
+        for p in (*study.glob("phase_g/*/*/*/aligned.npz"), *study.glob("phase_f/*/*/*/*/product.h5"))
+    } <= downloads
+    assert (site / "downloads/phase_g/dose_10000/dense/test/aligned.npz").read_bytes() == (
+        study / "phase_g/dose_10000/dense/test/aligned.npz"
+    ).read_bytes()
 
 
 WHOLE = """async () => {
-    for (let y = 0; y < document.documentElement.scrollHeight; y += 600) { scrollTo(0, y); await new Promise(r => setTimeout(r, 10)) }
+    const whole = document.documentElement;
+    for (let y = 0; y < whole.scrollHeight; y += 600) { scrollTo(0, y); await new Promise(r => setTimeout(r, 10)) }
     await Promise.all([...document.images].map(i => i.decode().catch(() => 0)));
-    return {missing: [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(-80)), width: document.documentElement.scrollWidth,
-            background: getComputedStyle(document.body).backgroundColor}
+    const missing = [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(-80));
+    return {missing, width: whole.scrollWidth, background: getComputedStyle(document.body).backgroundColor}
 }"""
 
 
 def look(context, address: str) -> tuple[dict, list[str], list[str]]:
-    """A page as a browser sees it: pictures that are missing and its width; what it complained of; what it asked for."""
+    """A page in a browser: pictures that are missing and its width; what it complained of; what it asked for."""
     page, complaints, asked = context.new_page(), [], []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
@@ -152,8 +224,12 @@ def look(context, address: str) -> tuple[dict, list[str], list[str]]:
 def test_every_page_is_whole_in_a_browser_from_files(site, browser, width):
     context = browser.new_context(viewport={"width": width, "height": 900})
     pages = sorted(site.rglob("*.html"))
-    if (site / "docs").is_dir():                                            # eighty pages of one kind: some will do
-        pages = [p for p in pages if "docs" not in p.parts] + [site / "docs/index.html", site / "docs/notebooks/core/limits.html", site / "docs/api/core.optics.html"]
+    if (site / "docs").is_dir():  # eighty pages of one kind: some will do
+        pages = [p for p in pages if "docs" not in p.parts] + [
+            site / "docs/index.html",
+            site / "docs/notebooks/physics/limits.html",
+            site / "docs/api/physics.optics.html",
+        ]
     for path in pages:
         seen, complaints, asked = look(context, path.as_uri())
         assert not complaints, (path, complaints)
@@ -178,7 +254,11 @@ def test_the_site_works_from_a_static_server_and_in_the_dark(site, browser):
                 seen, complaints, asked = look(context, f"{root}/{name}.html")
                 assert not seen["missing"] and all(url.startswith((root, "data:")) for url in asked)
                 assert not [c for c in complaints if "favicon" not in c and "404" not in c], complaints
-                assert (sum(map(int, re.findall(r"\d+", seen["background"])[:3])) < 200) == dark, (name, scheme, seen["background"])
+                assert (sum(map(int, re.findall(r"\d+", seen["background"])[:3])) < 200) == dark, (
+                    name,
+                    scheme,
+                    seen["background"],
+                )
             context.close()
     finally:
         server.shutdown()
@@ -187,14 +267,16 @@ def test_the_site_works_from_a_static_server_and_in_the_dark(site, browser):
 @pytest.fixture
 def unfinished(study, tmp_path) -> Path:
     """A study in which one comparison was left out with a reason, and another was not made yet."""
-    copied = Path(shutil.copytree(study, tmp_path / "s"))
-    phase = copied / "phase_g"
-    shutil.rmtree(phase / "dose_10000" / "sparse" / "test"), shutil.rmtree(phase / "dose_10000" / "baseline" / "test")
-    (phase / "skip_summary.json").write_text(json.dumps([{"name": "phase_g/dose_10000/sparse_test", "dose": 1e4, "view": "sparse", "split": "test",
-                                                          "reason": "too few <positions> are left"}]))
-    for name in ("sparse_test", "baseline_test"):
-        (copied / "notebooks" / "phase_g" / "dose_10000" / f"{name}.ipynb").unlink()
-    return copied
+    root = Path(shutil.copytree(study, tmp_path / "s"))
+    opened = open_study(root)
+    left_out, not_made = (opened.job(1e4, view, "test") for view in ("sparse", "baseline"))
+    for job in (left_out, not_made):
+        shutil.rmtree(job.output_dir)
+        job.executed_notebook.unlink()
+    record_not_run(JobResult(left_out, "left out", detail="too few <positions> are left"))
+    not_made.record_path.unlink()
+    write_phases(root, opened.design, [r for _, r in opened.records() if r.job.phase == "phase_g"])
+    return root
 
 
 def test_what_is_missing_is_shown_as_missing_with_its_reason(unfinished, browser):
@@ -204,7 +286,7 @@ def test_what_is_missing_is_shown_as_missing_with_its_reason(unfinished, browser
     reasons = [cell.get_text() for cell in page.find_all(class_="cell") if "missing" in cell["class"]]
     assert any("too few <positions> are left" in r for r in reasons) and any("not made yet" in r for r in reasons)
     gallery = first_page(site, "gallery").read_text()
-    assert "missing: too few" in gallery
+    assert "missing: left out: too few" in gallery and "missing: not made yet" in gallery
     assert not [a["href"] for a in page.find_all("a", href=True) if "phase_g/dose_10000/sparse_test" in a["href"]]
     context = browser.new_context(viewport={"width": 390, "height": 900})
     seen, complaints, _ = look(context, (site / "index.html").as_uri())
@@ -236,7 +318,9 @@ def test_a_failing_quarto_leaves_the_former_site(copy, tmp_path):
     page = copy / "report" / "_site" / "index.html"
     before = page.read_bytes()
     broken = tmp_path / "quarto"
-    broken.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 1.7.0 && exit 0\necho 'ERROR: no pandoc' >&2\nexit 3\n")
+    broken.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo 1.7.0 && exit 0\necho 'ERROR: no pandoc' >&2\nexit 3\n"
+    )
     broken.chmod(0o755)
     with pytest.raises(RuntimeError, match="return code 3: ERROR: no pandoc"):
         publish_report(copy, str(broken))
@@ -244,13 +328,87 @@ def test_a_failing_quarto_leaves_the_former_site(copy, tmp_path):
 
 
 def test_the_photons_of_the_report_conserve_energy(study):
-    """Light of a view is what its exposures carry, so the picture of the limit rests on as many photons as were counted."""
-    from fly64_nb.contract import validate_dataset_contract
-    from fly64_nb.design import read_study
-    from fly64_nb.overlap import view_path
-    from fly64_nb.report import scan_light
-
-    photons, positions = scan_light(study, read_study(study)["design"], 1e4)
-    counted = sum(validate_dataset_contract(view_path(study, 1e4, "dense", split)).counts().sum(dtype=np.float64) for split in ("train", "test"))
+    """Light of a view is what its exposures carry: the limit rests on as many photons as were counted."""
+    opened = open_study(study)
+    photons, positions = scan_light(opened, 1e4)
+    paths = [opened.layout().dataset(opened.condition(1e4, "dense", split)) for split in opened.design.splits]
+    counted = sum(validate_dataset_contract(path).counts().sum(dtype=np.float64) for path in paths)
     exposures = sum(len(y) for y, _ in positions["dense"].values())
     assert photons["dense"].sum() == pytest.approx(counted, abs=5 * np.sqrt(1e4 * exposures))
+
+
+def test_another_design_is_another_report(tmp_path):
+    root = example_study(tmp_path / "study")
+    before, record = build_report_job(root), read_study(root)
+    write_study(root, replace(record["design"], doses=(1e3, 1e4, 1e5)), read_base(root / "base.npz"))
+    after = build_report_job(root)
+    assert before.title == after.title == "phase_h/report" and before.inputs == after.inputs
+    assert before.parameters != after.parameters and before.parameters["study"] == "."
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory) -> Path:
+    """A made-up study with a further axis, and its report; one of its comparisons has an executed notebook."""
+    root = example_study(tmp_path_factory.mktemp("further") / "study", position_errors=(0.5, 1.0))
+    executed = open_study(root).job(1e4, "dense", "test", position_error=0.5).executed_notebook
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("as if it had been run")]), executed)
+    done = run_job(build_report_job(root))
+    assert done.status == "done", done.detail
+    publish_report(root, quarto="")
+    return root
+
+
+def test_a_further_axis_has_its_column_and_its_heatmaps(further):
+    study, page = open_study(further), further / "report" / "_site" / "index.html"
+    rows = headline_rows(page, ("dose", "view", "position error (px)"))
+    expected = headline(study.metrics)
+    assert set(rows) == set(expected.index) and len(rows) == 5 * 3 * 3  # conditions, values, methods
+    assert all(rows[key]["phase RMSE (rad)"] == f"{value:.4g}" for key, value in expected["phase RMSE (rad)"].items())
+    title = parsed(page).find("h3", string=re.compile("^Phase RMSE .rad. over position error and dose"))
+    maps = [found for found in title.find_all_next(class_="heatmaps", limit=3)]
+    labels = [found.find_next_sibling(class_="colourbar").find_all("span")[-1].get_text() for found in maps]
+    assert labels == [f"phase RMSE (rad), test split, {view} view" for view in study.design.views]
+    shown = maps[1].find_all("table")[0]
+    assert [th.get_text() for th in shown.find("thead").find_all("th")] == [
+        "position error (px)", "1000 photons", "10000 photons",
+    ]  # fmt: skip
+    method, by_value = shown.caption.get_text(), {}
+    for tr in shown.find("tbody").find_all("tr"):
+        by_value[float(tr.find("th").get_text())] = tr.find_all("td")
+    assert list(by_value) == [0.0, 0.5, 1.0]  # the neutral value first
+    for value, cells in by_value.items():
+        for dose, cell in zip(study.design.doses, cells):
+            rmse = study.table(dose, "dense", "test", position_error=value).loc[("phase", "rmse"), method]
+            assert cell.get_text() == f"{rmse:.3f}", (value, dose)
+    assert by_value[0.5][1].a["href"] == "notebooks/phase_g/dose_10000/dense_position_error_0p5_test.html"
+    assert (
+        "position error (0.5, 1 px)" in parsed(page).get_text() and "at position error 0 px" in parsed(page).get_text()
+    )
+
+
+def test_a_study_of_dose_and_view_alone_has_no_section_of_further_axes(site):
+    for page in {site / "index.html", first_page(site, "metrics")}:
+        assert "further axes" not in parsed(page).get_text()
+
+
+def test_crossed_axes_have_heatmaps_over_each_two(tmp_path):
+    root = example_study(tmp_path / "study", position_errors=(0.5,))
+    first = read_study(root)["design"]
+    second = ChosenAxis("background", "background", "photons", 0.0, "knowledge", (1.0, 2.0), first.axes[0].source)
+    design, base = replace(first, axes=(*first.axes, second), cross=True), read_base(root / "base.npz")
+    write_study(root, design, base)
+    write_example_root(root, design, base, 42)
+    found = dict(further_heatmaps(open_study(root), HEATMAPS))
+    assert list(found) == [
+        f"Phase RMSE (rad) over {axes}"
+        for axes in ("position error and dose", "background and dose", "position error and background")
+    ]
+    crossed = BeautifulSoup(found["Phase RMSE (rad) over position error and background"], "html.parser")
+    tables = crossed.find_all("table")
+    assert len(tables) == 2 * 3  # doses, methods
+    assert [th.get_text() for th in tables[0].find("thead").find_all("th")] == [
+        "position error (px)", "background 0 photons", "background 1 photons", "background 2 photons",
+    ]  # fmt: skip
+    value = open_study(root).table(1e3, "baseline", "test", position_error=0.5, background=2.0)
+    shown = tables[0].find("tbody").find_all("tr")[1].find_all("td")[-1].get_text()
+    assert shown == f"{value.loc[('phase', 'rmse'), tables[0].caption.get_text()]:.3f}"

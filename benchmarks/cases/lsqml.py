@@ -1,4 +1,5 @@
 """LSQML: one epoch of the fast form against pty-chi's own class and against the FFTs that it cannot do without."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -7,17 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from case import Case
 
-from fly64_nb.core.bases import builtin_base
-from fly64_nb.core.optics import diffraction_intensity
-from fly64_nb.core.solver import LsqmlSettings, Part, canvas, open_task, task_options
+from fly64_nb.data.builtin import builtin_base
+from fly64_nb.methods.ptychi.solver import LsqmlSettings, Part, open_task, task_options
+from fly64_nb.physics.optics import diffraction_intensity
+from fly64_nb.physics.scan import canvas
 
-KINDS = {"Poisson, compact": (LsqmlSettings(), Part(12, True, 100, 0.9)), "Poisson, random": (LsqmlSettings(), Part(12, False, 50, 0.0)),
-         "Gaussian, random": (LsqmlSettings(noise_model="gaussian"), Part(12, False, 96, 0.0))}
+KINDS = {
+    "Poisson, compact": (LsqmlSettings(), Part(12, True, 100, 0.9)),
+    "Poisson, random": (LsqmlSettings(), Part(12, False, 50, 0.0)),
+    "Gaussian, random": (LsqmlSettings(noise_model="gaussian"), Part(12, False, 96, 0.0)),
+}
 
 
 @dataclass(frozen=True)
 class Scan:
     """Counts of a scan, ready for pty-chi."""
+
     data: dict[str, np.ndarray]
     origin: tuple[int, int]
 
@@ -37,9 +43,16 @@ def scan(count: int, window: int, dose: float = 1e4) -> Scan:
     intensity = diffraction_intensity(base.object, base.probe, base.y, base.x)
     counts = np.random.default_rng(0).poisson(intensity * (dose / intensity.sum((1, 2)).mean()))
     probe = base.probe * np.sqrt(dose / window**2 / np.sum(np.abs(base.probe) ** 2))
-    return Scan({"diffraction_data": counts.astype(np.float32), "object_data": np.ones((1, *shape), np.complex64),
-                 "probe_data": probe.astype(np.complex64)[None, None], "probe_position_x_px": base.x.astype(np.float32),
-                 "probe_position_y_px": base.y.astype(np.float32)}, origin)
+    return Scan(
+        {
+            "diffraction_data": counts.astype(np.float32),
+            "object_data": np.ones((1, *shape), np.complex64),
+            "probe_data": probe.astype(np.complex64)[None, None],
+            "probe_position_x_px": base.x.astype(np.float32),
+            "probe_position_y_px": base.y.astype(np.float32),
+        },
+        origin,
+    )
 
 
 def epoch(patterns: Scan, kind: str, engine: str, gpu: bool) -> Callable[[], None]:
@@ -47,10 +60,12 @@ def epoch(patterns: Scan, kind: str, engine: str, gpu: bool) -> Callable[[], Non
     import torch
 
     settings, part = KINDS[kind]
-    opened = open_task(task_options(settings, part, True, patterns.origin, len(patterns), gpu), engine, None, **patterns.data)
-    task = opened.__enter__()                                  # kept open for as long as the case is measured
+    opened = open_task(
+        task_options(settings, part, True, patterns.origin, len(patterns), gpu), engine, None, **patterns.data
+    )
+    task = opened.__enter__()  # kept open for as long as the case is measured
     task.run(12)
-    mode = "cpu" if engine == "stock" and not gpu else None    # the device mode that each form runs in
+    mode = "cpu" if engine == "stock" and not gpu else None  # the device mode that each form runs in
 
     def run() -> None:
         torch.set_default_device("cuda" if gpu else mode)
@@ -90,6 +105,22 @@ def cases(full: bool, gpu: bool) -> list[Case]:
         size = f"{len(patterns)} of {window}²"
         for kind in KINDS:
             ours = epoch(patterns, kind, "fast", gpu)
-            made += [Case(f"LSQML epoch, {kind}", ours, size, epoch(patterns, kind, "stock", gpu), "pty-chi's own class", items=len(patterns)),
-                     Case(f"LSQML epoch, {kind}", ours, size, transforms(len(patterns), window, gpu), "its four FFTs", items=len(patterns))]
+            made += [
+                Case(
+                    f"LSQML epoch, {kind}",
+                    ours,
+                    size,
+                    epoch(patterns, kind, "stock", gpu),
+                    "pty-chi's own class",
+                    items=len(patterns),
+                ),
+                Case(
+                    f"LSQML epoch, {kind}",
+                    ours,
+                    size,
+                    transforms(len(patterns), window, gpu),
+                    "its four FFTs",
+                    items=len(patterns),
+                ),
+            ]
     return made

@@ -1,7 +1,9 @@
 """Peak memory of each phase over the number of patterns, and what the full and the paper profile would need of 24 GB.
 
-Each number comes from a Python of its own, which reads a dataset from disk as the phase does, works on it, and says its peak resident memory.
+Each number comes from a Python of its own, which reads a dataset from disk as the phase does, works on it, and prints
+its peak resident memory.
 """
+
 from __future__ import annotations
 
 import tempfile
@@ -10,60 +12,87 @@ from functools import cache
 from pathlib import Path
 
 from case import Case, in_child
+from profiles import profile_base
 
 from fly64_nb.datasets import split_scan
-from fly64_nb.design import get_study_design, make_base
 
 LIMIT_MB = 24_000
-FOLDER = tempfile.TemporaryDirectory()                         # goes with the process
+FOLDER = tempfile.TemporaryDirectory()  # goes with the process
 
 START = """
 import resource, sys
 import numpy as np
-from dataclasses import replace
-from fly64_nb.core.bases import builtin_base
-from fly64_nb.design import get_study_design
 count, path = int(sys.argv[1]), sys.argv[2]
-design = get_study_design('quick')
-side = 5.2 * (count ** 0.5 - 1) + 0.1
 """
-READ = "from fly64_nb.contract import validate_dataset_contract\ndata = validate_dataset_contract(path)\n"
-END = "\nprint(len(data), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3))\n"
+READ = """
+from fly64_nb.contract import validate_dataset_contract
+data = validate_dataset_contract(path)
+"""
+END = """
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(data), peak / (1e6 if sys.platform == 'darwin' else 1e3))
+"""
 # both splits lie one above the other in the scan; what is not asked for is a strip
-MAKE = START + """
-from fly64_nb.contract import write_dataset
+SIMULATE = """
+from fly64_nb.data.builtin import builtin_base
+from fly64_nb.data.dataset import write_dataset
 from fly64_nb.datasets import make_datasets
+side = 5.2 * (count ** 0.5 - 1) + 0.1
 base = builtin_base(side, side, 5.2, window=64)
-sets = make_datasets(base, design, 1e4)
-write_dataset(path, sets['train'])
+write_dataset(path, make_datasets(base, 1e4)['train'])
 data = base.y
-""" + END
-NETWORK = """
-from fly64_nb.training import TrainingSettings, best_precision, make_network, train_network
-import fly64_nb.core.networks
-settings = TrainingSettings(images=64, filters=design.filters, stages=design.stages, precision=best_precision())
 """
+SETTINGS = """
+from fly64_nb.methods.method import make_settings, settings_of
+settings = lambda method, **changes: make_settings(method, settings_of(method, 'quick', changes))
+"""
+CHOOSE = """
+from fly64_nb.overlap import make_view
+make_view(data)
+"""
+TRAIN = """
+from fly64_nb.methods.pinn import PINN
+PINN.train(data, settings(PINN, images=64), lambda *_, **__: None)
+"""
+PREDICT = """
+from functools import partial
+from fly64_nb.methods.networks.learning import best_precision, make_network
+from fly64_nb.methods.networks.patch_networks import PhysicsNetwork
+from fly64_nb.methods.pinn import PINN
+from fly64_nb.physics.stitching import stitch_patches
+chosen = settings(PINN, precision=best_precision())
+network = make_network(partial(PhysicsNetwork, stages=chosen.stages, dose=data.dose), data, chosen, {})
+stitch_patches(network.predict_patches(data.diffraction), data.known_probe, data.known_y, data.known_x)
+"""
+ITERATE = """
+from fly64_nb.methods.lsqml import LSQML
+chosen = settings(LSQML, epochs=2, start_epochs=1, device='cpu')
+LSQML.reconstruct(data, chosen, None, lambda *_, **__: None)
+"""
+COMPARE = """
+from fly64_nb.comparison import Image, compare_condition, expected_photons
+from fly64_nb.physics.stitching import stitch_patches
+from fly64_nb.quality.alignment import common_field
+image = Image(*stitch_patches(data.Y, data.probe, data.y, data.x), 0.0)
+images = dict.fromkeys(('PINN', 'Supervised', 'LSQML'), image)
+field = common_field([(data.y, data.x)], data.object.shape)
+compare_condition(data.object, field, images, data.condition, photons=expected_photons(data))
+"""
+SIMULATION = "simulation (C)"
 PHASES = {
-    "simulation (C)": MAKE,
-    "overlap (D)": START + READ + "from fly64_nb.overlap import make_view\nmake_view(data, design, 'dense')\n" + END,
-    "training (E)": START + READ + NETWORK + "train_network(data, 'PtychoPINN', settings)\n" + END,
-    "LSQML (F)": START + READ + "from fly64_nb.core.solver import reconstruct\n"
-                 "reconstruct(data.counts(), data.y, data.x, data.probe, replace(design.lsqml_settings(0, 2), start_epochs=1, device='cpu'))\n" + END,
-    "comparison (G)": START + READ + NETWORK + """
-from fly64_nb.comparison import Image, compare_condition
-from fly64_nb.core.alignment import common_field
-from fly64_nb.training import reconstruct_with_network
-network = make_network('PtychoPINN', data.probe, settings, data.dose, {})
-image = Image(*reconstruct_with_network(network, data))
-images = dict.fromkeys(('PtychoPINN', 'Baseline', 'PtyChi'), image)
-compare_condition(data.object, common_field([(data.y, data.x)], data.object.shape), images, design, 1e4, 'baseline', 'train')
-""" + END}
+    SIMULATION: START + SIMULATE + END,
+    "overlap (D)": START + READ + CHOOSE + END,
+    "training (E)": START + READ + SETTINGS + TRAIN + END,
+    "network (F)": START + READ + SETTINGS + PREDICT + END,
+    "LSQML (F)": START + READ + SETTINGS + ITERATE + END,
+    "comparison (G)": START + READ + COMPARE + END,
+}
 
 
 @cache
 def patterns(profile: str, whole: bool) -> int:
     """Patterns of a profile's scan, or of its train split."""
-    base, _ = make_base(get_study_design(profile))
+    base = profile_base(profile)
     return len(base.y) if whole else len(split_scan(base.y, base.probe).train)
 
 
@@ -75,8 +104,8 @@ def dataset(scan: int) -> Path:
 @cache
 def peak(phase: str, scan: int) -> tuple[int, float]:
     """Patterns that a phase worked on, and its peak in megabytes."""
-    if phase != "simulation (C)" and not dataset(scan).is_file():
-        peak("simulation (C)", scan)
+    if phase != SIMULATION and not dataset(scan).is_file():
+        peak(SIMULATION, scan)
     count, megabytes = in_child(PHASES[phase], scan, dataset(scan)).split()[-2:]
     return int(count), float(megabytes)
 
@@ -91,25 +120,39 @@ def growth(phase: str, scans: tuple[int, ...]) -> tuple[float, float]:
 
 def extrapolated(phase: str, profile: str, scans: tuple[int, ...]) -> Callable[[], float]:
     """Megabytes that a job of a phase would need in a profile."""
+
     def megabytes() -> float:
         fixed, slope = growth(phase, scans)
-        return fixed + slope * patterns(profile, phase == "simulation (C)") / 1000
+        return fixed + slope * patterns(profile, phase == SIMULATION) / 1000
+
     return megabytes
 
 
-def said(phase: str, scans: tuple[int, ...]) -> Callable[[], str]:
+def fit_in_words(phase: str, scans: tuple[int, ...]) -> Callable[[], str]:
     """The fit and what it was made from."""
+
     def text() -> str:
         fixed, slope = growth(phase, scans)
         peaks = ", ".join("{:,}: {:.0f} MB".format(*peak(phase, scan)) for scan in scans)
         return f"{fixed:.0f} MB and {slope:.0f} MB a thousand patterns, from {peaks}"
+
     return text
 
 
 def cases(full: bool, gpu: bool) -> list[Case]:
     scans = (2_500, 5_000, 10_000, 20_000) if full else (2_500, 10_000)
-    return [Case(f"peak memory, {phase}, {profile} profile", extrapolated(phase, profile, scans),
-                 f"{patterns(profile, phase == 'simulation (C)'):,} patterns",
-                 bound=LIMIT_MB, peer_name="24 GB", unit="MB", repeats=1, warm_up=False,
-                 note=said(phase, scans) if profile == "full" else "from the same fit")
-            for phase in PHASES for profile in ("full", "paper")]
+    return [
+        Case(
+            f"peak memory, {phase}, {profile} profile",
+            extrapolated(phase, profile, scans),
+            f"{patterns(profile, phase == SIMULATION):,} patterns",
+            bound=LIMIT_MB,
+            peer_name="24 GB",
+            unit="MB",
+            repeats=1,
+            warm_up=False,
+            note=fit_in_words(phase, scans) if profile == "full" else "from the same fit",
+        )
+        for phase in PHASES
+        for profile in ("full", "paper")
+    ]

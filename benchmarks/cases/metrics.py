@@ -1,4 +1,5 @@
 """Phase G's numbers: image metrics, ring correlation, alignment, against the libraries called plainly."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,15 +12,17 @@ from skimage.registration import phase_cross_correlation
 from skimage.restoration import unwrap_phase
 
 from fly64_nb.comparison import compare
-from fly64_nb.core.alignment import Field, align, common_field
-from fly64_nb.core.bases import builtin_object
-from fly64_nb.core.metrics import fourier_ring_correlation, image_metrics, ms_ssim, ms_ssim_scales, MS_SSIM_WEIGHTS
-from fly64_nb.core.optics import fourier_shift
+from fly64_nb.data.builtin import builtin_object
+from fly64_nb.physics.optics import fourier_shift
+from fly64_nb.quality.alignment import Field, align, common_field
+from fly64_nb.quality.metrics import MS_SSIM_WEIGHTS, fourier_ring_correlation, image_metrics, ms_ssim, ms_ssim_scales
 
 
 def plain_ssim(truth: np.ndarray, image: np.ndarray) -> Callable[[], float]:
     """scikit-image's SSIM."""
-    return lambda: structural_similarity(truth, image, data_range=np.ptp(truth), gaussian_weights=True, sigma=1.0, use_sample_covariance=False)
+    return lambda: structural_similarity(
+        truth, image, data_range=np.ptp(truth), gaussian_weights=True, sigma=1.0, use_sample_covariance=False
+    )
 
 
 def plain_ms_ssim(truth: np.ndarray, image: np.ndarray) -> Callable[[], float]:
@@ -28,8 +31,13 @@ def plain_ms_ssim(truth: np.ndarray, image: np.ndarray) -> Callable[[], float]:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     a, b = (torch.from_numpy(i.astype(np.float32))[None, None] for i in (image, truth))
-    weights = np.array(MS_SSIM_WEIGHTS[:ms_ssim_scales(truth.shape)])
-    options = {"data_range": float(np.ptp(truth)), "sigma": 1.0, "betas": tuple(weights / weights.sum()), "normalize": "relu"}
+    weights = np.array(MS_SSIM_WEIGHTS[: ms_ssim_scales(truth.shape)])
+    options = {
+        "data_range": float(np.ptp(truth)),
+        "sigma": 1.0,
+        "betas": tuple(weights / weights.sum()),
+        "normalize": "relu",
+    }
     return lambda: float(multiscale_structural_similarity_index_measure(a, b, **options))
 
 
@@ -43,21 +51,58 @@ def cases(full: bool, gpu: bool) -> list[Case]:
         field = Field(16, 16, 16 + side, 16 + side)
         cut, size = field.crop(truth), f"{side} x {side}"
         a, b = np.abs(cut), np.abs(field.crop(noisy))
-        aligned = align(truth, moved, (0, 0), field)
+        aligned, near = align(truth, moved, (0, 0), field), field.crop(moved)
+        waves = cut.astype(complex), aligned.image.astype(complex)
         ssim, multiscale = plain_ssim(a, b), plain_ms_ssim(a, b)
-        y, x = (c.ravel() for c in np.mgrid[16:side + 16:5, 16:side + 16:5].astype(float))
+        y, x = (c.ravel() for c in np.mgrid[16 : side + 16 : 5, 16 : side + 16 : 5].astype(float))
         made += [
-            Case("MS-SSIM", lambda a=a, b=b: ms_ssim(a, b, float(np.ptp(a))), size, multiscale, "torchmetrics, called plainly"),
-            Case("all image metrics", lambda a=a, b=b: image_metrics(a, b), size, lambda s=ssim, m=multiscale: (s(), m()),
-                 "SSIM (scikit-image) and MS-SSIM (torchmetrics)"),
-            Case("Fourier ring correlation", lambda c=cut, i=aligned.image: fourier_ring_correlation(c, i), size,
-                 lambda c=cut.astype(complex), i=aligned.image.astype(complex): (fft.fft2(c), fft.fft2(i)), "bound: its two FFTs"),
-            Case("alignment", lambda t=truth, m=moved, f=field: align(t, m, (0, 0), f), size,
-                 lambda c=cut, m=field.crop(moved): (
-                     phase_cross_correlation(c, m, upsample_factor=100, normalization=None), unwrap_phase(np.angle(c))),
-                 "shift by scikit-image to 0.01 px, no ramp; one unwrapping"),
+            Case(
+                "MS-SSIM",
+                lambda a=a, b=b: ms_ssim(a, b, float(np.ptp(a))),
+                size,
+                multiscale,
+                "torchmetrics, called plainly",
+            ),
+            Case(
+                "all image metrics",
+                lambda a=a, b=b: image_metrics(a, b),
+                size,
+                lambda s=ssim, m=multiscale: (s(), m()),
+                "SSIM (scikit-image) and MS-SSIM (torchmetrics)",
+            ),
+            Case(
+                "Fourier ring correlation",
+                lambda c=cut, i=aligned.image: fourier_ring_correlation(c, i),
+                size,
+                lambda w=waves: list(map(fft.fft2, w)),
+                "bound: its two FFTs",
+            ),
+            Case(
+                "alignment",
+                lambda t=truth, m=moved, f=field: align(t, m, (0, 0), f),
+                size,
+                lambda c=cut, m=near: (
+                    phase_cross_correlation(c, m, upsample_factor=100, normalization=None),
+                    unwrap_phase(np.angle(c)),
+                ),
+                "shift by scikit-image to 0.01 px, no ramp; one unwrapping",
+            ),
             Case("common field of three views", lambda y=y, x=x, s=truth.shape: common_field([(y, x)] * 3, s), size),
-            Case("every number of a method", lambda c=cut, r=aligned: compare(c, r), size,
-                 lambda c=cut, s=ssim, m=multiscale: (s(), s(), s(), m(), m(), m(), unwrap_phase(np.angle(c)), [fft.fft2(c) for _ in range(6)]),
-                 "three SSIM, three MS-SSIM, an unwrapping, six FFTs")]
+            Case(
+                "every number of a method",
+                lambda c=cut, r=aligned: compare(c, r),
+                size,
+                lambda c=cut, s=ssim, m=multiscale: (
+                    s(),
+                    s(),
+                    s(),
+                    m(),
+                    m(),
+                    m(),
+                    unwrap_phase(np.angle(c)),
+                    [fft.fft2(c) for _ in range(6)],
+                ),
+                "three SSIM, three MS-SSIM, an unwrapping, six FFTs",
+            ),
+        ]
     return made

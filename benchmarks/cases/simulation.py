@@ -1,18 +1,20 @@
-"""Phase C: patterns, counts and true patches, against the FFTs that they need and against pty-chi's own forward model."""
+"""Phase C: patterns, counts and true patches, against the FFTs that they need and pty-chi's own forward model."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
 from case import Case, installed
+from profiles import profile_base
 from scipy import fft
 
-from fly64_nb.core.bases import Base
-from fly64_nb.core.optics import diffraction_intensity, object_patches, photon_counts
+from fly64_nb.data.base import Base
 from fly64_nb.datasets import make_datasets
-from fly64_nb.design import get_study_design, make_base
+from fly64_nb.physics.optics import diffraction_intensity, object_patches
+from fly64_nb.physics.photons import photon_counts
 
-BATCH = 32                                                     # that of `diffraction_intensity`
+BATCH = 32  # that of `diffraction_intensity`
 
 
 def two_transforms(count: int, window: int) -> Callable[[], None]:
@@ -21,7 +23,7 @@ def two_transforms(count: int, window: int) -> Callable[[], None]:
 
     def transform() -> None:
         for i in range(0, count, BATCH):
-            part = waves[:min(BATCH, count - i)].copy()
+            part = waves[: min(BATCH, count - i)].copy()
             fft.fft2(fft.ifft2(part, overwrite_x=True), norm="ortho", overwrite_x=True)
 
     return transform
@@ -38,9 +40,14 @@ def ptychi_forward(base: Base, gpu: bool) -> Callable[[], None]:
     options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
     options.object_options.position_origin_coords = [-0.5, -0.5]
     options.reconstructor_options.default_device = api.Devices.GPU if gpu else api.Devices.CPU
-    task = PtychographyTask(options, diffraction_data=np.ones((len(base.y), base.window, base.window), np.float32), object_data=base.object[None],
-                            probe_data=base.probe[None, None], probe_position_y_px=base.y.astype(np.float32),
-                            probe_position_x_px=base.x.astype(np.float32))
+    task = PtychographyTask(
+        options,
+        diffraction_data=np.ones((len(base.y), base.window, base.window), np.float32),
+        object_data=base.object[None],
+        probe_data=base.probe[None, None],
+        probe_position_y_px=base.y.astype(np.float32),
+        probe_position_x_px=base.x.astype(np.float32),
+    )
 
     def forward() -> None:
         with torch.no_grad():
@@ -55,13 +62,17 @@ def ptychi_patches(base: Base) -> Callable[[], None]:
     import torch
     from ptychi.image_proc import extract_patches_fourier_shift
 
-    image, positions = torch.from_numpy(base.object), torch.from_numpy(np.stack([base.y, base.x], 1).astype(np.float32)) - 0.5
-    return lambda: [extract_patches_fourier_shift(image, part, (base.window, base.window)) for part in positions.split(100)]
+    image, positions = (
+        torch.from_numpy(base.object),
+        torch.from_numpy(np.stack([base.y, base.x], 1).astype(np.float32)) - 0.5,
+    )
+    return lambda: [
+        extract_patches_fourier_shift(image, part, (base.window, base.window)) for part in positions.split(100)
+    ]
 
 
 def cases(full: bool, gpu: bool) -> list[Case]:
-    design = get_study_design("paper" if full else "quick")
-    base, _ = make_base(design)
+    base = profile_base("paper" if full else "quick")
     n, window = len(base.y), base.window
     intensity = diffraction_intensity(base.object, base.probe, base.y, base.x)
     rates = intensity * (1e4 / intensity.sum((1, 2), dtype=np.float64).mean())
@@ -69,13 +80,50 @@ def cases(full: bool, gpu: bool) -> list[Case]:
     theirs = installed("ptychi")
     patterns = lambda: diffraction_intensity(base.object, base.probe, base.y, base.x)
     return [
-        Case("noise-free patterns", patterns, size, two_transforms(n, window), "bound: its two FFTs a pattern, scipy", items=n),
-        Case("noise-free patterns", patterns, size, ptychi_forward(base, gpu) if theirs else None,
-             f"pty-chi's forward model{' on the GPU' if gpu else ''}" if theirs else "pty-chi is not installed", items=n),
-        Case("photon counts", lambda: photon_counts(intensity, 1e4, np.random.default_rng(0)), size, lambda: np.random.default_rng(0).poisson(rates),
-             "bound: numpy's Poisson numbers", items=n),
-        Case("true patches", lambda: object_patches(base.object, base.y, base.x, window), size, ptychi_patches(base) if theirs else None,
-             "pty-chi's extract_patches_fourier_shift" if theirs else "pty-chi is not installed", items=n, item="patches"),
-        Case("datasets of a dose", lambda: make_datasets(base, design, 1e4), size,
-             lambda: (patterns(), photon_counts(intensity, 1e4, np.random.default_rng(0)), object_patches(base.object, base.y, base.x, window)),
-             "its parts: patterns, counts, patches", items=n, repeats=5)]
+        Case(
+            "noise-free patterns",
+            patterns,
+            size,
+            two_transforms(n, window),
+            "bound: its two FFTs a pattern, scipy",
+            items=n,
+        ),
+        Case(
+            "noise-free patterns",
+            patterns,
+            size,
+            ptychi_forward(base, gpu) if theirs else None,
+            f"pty-chi's forward model{' on the GPU' if gpu else ''}" if theirs else "pty-chi is not installed",
+            items=n,
+        ),
+        Case(
+            "photon counts",
+            lambda: photon_counts(intensity, 1e4, np.random.default_rng(0)),
+            size,
+            lambda: np.random.default_rng(0).poisson(rates),
+            "bound: numpy's Poisson numbers",
+            items=n,
+        ),
+        Case(
+            "true patches",
+            lambda: object_patches(base.object, base.y, base.x, window),
+            size,
+            ptychi_patches(base) if theirs else None,
+            "pty-chi's extract_patches_fourier_shift" if theirs else "pty-chi is not installed",
+            items=n,
+            item="patches",
+        ),
+        Case(
+            "datasets of a dose",
+            lambda: make_datasets(base, 1e4),
+            size,
+            lambda: (
+                patterns(),
+                photon_counts(intensity, 1e4, np.random.default_rng(0)),
+                object_patches(base.object, base.y, base.x, window),
+            ),
+            "its parts: patterns, counts, patches",
+            items=n,
+            repeats=5,
+        ),
+    ]
