@@ -219,7 +219,7 @@ def prepare_study(study: str | Path, request: Request = Request()) -> Prepared:
     job = build_design_job(study, design, request.base, recovering, reader)
     return Prepared(design, job, file, recovering, reader=reader)
 
-
+# %% ../../nbs/results/run.ipynb #71aceb8a
 def _prepare_growth(study: Path, request: Request, record: Mapping[str, Any]) -> Prepared:
     """A study that is there, with what is asked for."""
     kept, file = record["design"], record.get("base_file", "")
