@@ -19,7 +19,7 @@ from .results.study_file import request_for
 from .engine.graph import Limits
 from .engine.job import JobResult
 from .engine.progress import NotebookWatch, Watch
-from .show.site import publish_report
+from .show.site import choose_renderer, is_rendered_with, publish_report
 from .study.layout import Layout
 
 # %% auto #0
@@ -27,7 +27,7 @@ __all__ = ['publish', 'reporting', 'request_of', 'run_request', 'run']
 
 # %% ../nbs/api.ipynb #b5afb297
 def publish(study: str | Path, result: JobResult) -> str:
-    """Render the report that its job made, unless it is there and nothing changed.
+    """Render the report that its job made, unless it is there and neither it nor its renderer changed.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ def publish(study: str | Path, result: JobResult) -> str:
     str
         Where the report is, and what rendered it; empty if there is none.
     """
-    page = Layout(Path(study)).report / "_site" / "index.html"
-    if result.status == "up to date" and page.is_file():
-        return f"report: {page}"
+    report = Layout(Path(study)).report
     if result.status not in ("done", "up to date"):
         return ""
+    if result.status == "up to date" and is_rendered_with(report, choose_renderer()[1]):
+        return f"report: {report / '_site' / 'index.html'}"
     published = publish_report(study)
     return f"report: {published.page} (rendered with {published.renderer})"
 

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from fly64_nb.engine.job import Job, JobResult
 
 # %% auto #0
-__all__ = ['app', 'console', 'StudyRoot', 'C', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS', 'ALLOW_MISSING',
+__all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS', 'ALLOW_MISSING',
            'EVERYTHING', 'QUALITY', 'tell', 'option', 'takes', 'filters', 'refusals', 'fail_if_failed', 'request_from',
-           'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'show_results',
-           'runner_options', 'run', 'only_methods', 'at_values', 'chosen_jobs', 'run_jobs', 'tell_phase', 'run_phase',
-           'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of',
-           'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since',
-           'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'advise']
+           'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer',
+           'show_results', 'runner_options', 'run', 'only_methods', 'at_values', 'chosen_jobs', 'run_jobs',
+           'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare',
+           'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
+           'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
+           'advice_tables', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -75,6 +76,14 @@ def takes(*options: inspect.Parameter) -> Callable[[C], C]:
 
     return change
 
+# %% ../nbs/cli.ipynb #165545da
+_DRAWS = "Draws of the test split's noise, nothing trained twice; 3 if not given (tiny: 1). Not needed with --seeds."
+LUCK = (
+    option("--seed", int, 0, "First seed of the noise and of what is trained on it; 42 if not given.", min=0),
+    option("--seeds", int, 0, "Replicates: the whole study, trained anew, for this many noise seeds.", min=0),
+    option("--draws", int, 0, _DRAWS, min=0),
+)
+
 # %% ../nbs/cli.ipynb #e25a8b62
 DESIGN = (
     option(
@@ -110,8 +119,7 @@ DESIGN = (
         "A further axis and its values, such as position_error=0.25,0.5; may be given again.",
     ),
     option("--cross", bool, False, "Cross further axes with each other, instead of varying one at a time."),
-    option("--seed", int, 0, "First seed of the noise and of what is trained on it; 42 if not given.", min=0),
-    option("--seeds", int, 0, "Replicates: the whole study for this many noise seeds; 1 if not given.", min=0),
+    *LUCK,
     option("--methods", str, "", "Methods to compare, such as LSQML,PINN; all that the package brings, if not given."),
     option("--method", list[Path], [], "Notebook or module with a method of your own; may be given again."),
     option("--axis", list[Path], [], "Notebook or module with an axis of your own; may be given again."),
@@ -226,6 +234,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
         "cross": options["cross"],
         "simulation_seed": options["seed"],
         "replicates": options["seeds"],
+        "draws": options["draws"],
     }
     fields = {name: value for name, value in fields.items() if value}
     settings: dict[str, dict[str, Any]] = {}
@@ -266,8 +275,11 @@ def init(study: StudyRoot, **options: Any) -> None:
 @takes(*DESIGN)
 def design(study: StudyRoot, **options: Any) -> None:
     """Phase A: freeze what the study varies and holds fixed, and make its base."""
-    from fly64_nb.results.run import make_base_of
+    from fly64_nb.data.base import read_base
     from fly64_nb.engine.cluster import Runner
+    from fly64_nb.overlap import views_in_words
+    from fly64_nb.results.run import make_base_of
+    from fly64_nb.study.layout import Layout
 
     with refusals():
         study = study.resolve()
@@ -278,6 +290,8 @@ def design(study: StudyRoot, **options: Any) -> None:
             result = make_base_of(study, prepared, runner, watch)
         tell(f"A design: {result.status} ({result.seconds:.1f} s)")
         fail_if_failed([result])
+        for line in views_in_words(read_base(Layout(study).base), prepared.design):
+            tell(line)
 
 # %% ../nbs/cli.ipynb #33b318c3
 def spoken() -> str:
@@ -297,30 +311,42 @@ _SHORT = {
     "phase MS-SSIM": "phase\nMS-SSIM",
     "phase MS-SSIM (published convention)": "(publ.)",
     "phase RMSE (rad)": "phase\nRMSE",
+    "phase contrast kept": "phase\ncontr.",
     "times the limit": "x\nlimit",
     "amplitude SSIM": "amp.\nSSIM",
     "amplitude RMSE": "amp.\nRMSE",
+    "amplitude contrast kept": "amp.\ncontr.",
     "FRC50 (1/px)": "FRC50",
     "seconds": "s",
     "± phase MS-SSIM": "±",
+    "± phase RMSE (rad)": "±",
+    "seeds": "draws",
 }
 
 
 def headline_table(study: Path, split: str = "test") -> Table:
-    """The study's headline table for the terminal."""
+    """The study's headline table for the terminal; what a flat image scores stands in the last row."""
     from rich.table import Table
 
-    from fly64_nb.quality.table import headline, read_table
+    from fly64_nb.design import read_study
+    from fly64_nb.quality.advice import truth_trained
+    from fly64_nb.quality.table import NOTHING, headline, read_table
     from fly64_nb.study.layout import Layout
 
     rows = headline(read_table(Layout(study).metrics), split)
-    table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 1, 0, 0))
+    told = truth_trained(read_study(study)["design"])
+    note = f"* {', '.join(told)}: shown the truth of half of this object" if told else ""
+    table = Table(title=f"Against the truth, {split} split", box=None, padding=(0, 1, 0, 0), caption=note)
     for name in (*rows.index.names, *rows.columns):
         is_text = name in ("view", "method")
         table.add_column(_SHORT.get(name, name), justify="left" if is_text else "right", no_wrap=True)
-    number = lambda value, form: f"{value:{form}}" if isinstance(value, float) else str(value)
-    for where, values in zip(rows.index, rows.itertuples(index=False)):
-        table.add_row(*(number(v, "g") for v in where), *(number(v, ".3f") for v in values))
+    text = lambda value: f"{value:g}" if isinstance(value, float) else f"{value}{'*' * (value in told)}"
+    number = lambda value: ("–" if math.isnan(value) else f"{value:.3f}") if isinstance(value, float) else str(value)
+    is_flat = rows.index.get_level_values("method") == NOTHING
+    for where, values in zip(rows.index[~is_flat], rows[~is_flat].itertuples(index=False)):
+        table.add_row(*map(text, where), *map(number, values))
+    if is_flat.any():
+        table.add_row(*["any"] * (rows.index.nlevels - 1), NOTHING, *map(number, map(float, rows[is_flat].mean())))
     return table
 
 # %% ../nbs/cli.ipynb #7958be58
@@ -342,6 +368,19 @@ def show_plan(study: Path, prepared: Prepared) -> None:
     tell(f"{len(plan.reasons) + bool(report)} of {len(plan.jobs) + 1} jobs to run or to look at again")
 
 
+def tell_answer(study: Path) -> None:
+    """Print what the study answers, and what its profile is good for."""
+    from fly64_nb.design import get_profile
+    from fly64_nb.results.study import open_study
+
+    opened = open_study(study)
+    tell(f"profile {opened.design.profile}: {get_profile(opened.design.profile).purpose}")
+    try:
+        tell(f"answer: {opened.answer().sentence()}")
+    except ValueError as nothing:  # such as no comparison of the test split
+        tell(f"no answer: {nothing}")
+
+
 def show_results(study: Path, watch: Any, results: Sequence[JobResult], seconds: float) -> None:
     """Print where the time of a run went, the headline table, and how many jobs worked."""
     from fly64_nb.engine.progress import summary
@@ -351,6 +390,7 @@ def show_results(study: Path, watch: Any, results: Sequence[JobResult], seconds:
         console.print(summary(watch))
     if Layout(study).metrics.is_file() and (table := headline_table(study)).row_count:
         console.print(table)
+        tell_answer(study)
     worked = [result for result in results if result.status not in ("up to date", "left out")]
     done = f"{len(worked)} jobs in {seconds:.0f} s"
     tell(done if worked else f"nothing to do: all {len(results)} jobs are up to date")
@@ -732,24 +772,32 @@ QUALITY = (
         min=0,
     ),
     option("--split", str, "test", "Split whose comparisons are read: test or train."),
+    option(
+        "--with-truth-trained",
+        bool,
+        False,
+        "Count methods that were shown the truth of half of this object, which no experiment has.",
+    ),
 )
 
 
 def wanted_quality(study: Path, options: Mapping[str, Any]) -> tuple[dict[str, float], str]:
-    """What is wanted, as `advise_study` takes it, and how a half period was converted.
+    """What is wanted, as `advise_study` takes it, and how a half period was converted; nothing typed, nothing told.
 
     Raises
     ------
     ValueError
-        Unless exactly one quality is given, or if the study does not know its pixel size.
+        If more than one quality is given, or the study does not know its pixel size.
     """
     from fly64_nb.quality.advice import frc_of_half_period
     from fly64_nb.results.study import open_study
 
     names = [name for name in ("phase_rmse", "resolution_px", "resolution_nm") if options[name]]
-    if len(names) != 1:
-        found = " and ".join(f"--{name.replace('_', '-')}" for name in names) or "no wanted quality"
-        needed = "exactly one of --phase-rmse 0.05 (rad), --resolution-px 2.5 and --resolution-nm 40 (half periods)"
+    if not names:
+        return {}, ""
+    if len(names) > 1:
+        found = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+        needed = "at most one of --phase-rmse 0.05 (rad), --resolution-px 2.5 and --resolution-nm 40 (half periods)"
         raise ValueError(f"found {found}; needed is {needed}")
     value = options[names[0]]
     if names == ["phase_rmse"]:
@@ -770,7 +818,9 @@ def span(low: float, high: float) -> str:
     """An interval or a pair of neighbours in few characters; an end that is not known is ``open``."""
     from fly64_nb.quality.advice import in_short
 
-    return " - ".join("open" if v <= 0 or v == float("inf") else in_short(v) for v in (low, high))
+    if math.isnan(low):  # one draw of the noise: an interval would promise what is not known
+        return "-"
+    return " - ".join(in_short(v) if 0 < v < math.inf else "open" for v in (low, high))
 
 
 def advice_table(
@@ -838,29 +888,35 @@ def advice_tables(advice: Any) -> list[Table]:
 def advise(study: StudyRoot, **options: Any) -> None:
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
-    Give exactly one of --phase-rmse, --resolution-px and --resolution-nm. Nothing is extrapolated: <= is the lowest
-    dose or overlap that was simulated, > the highest; "lost" reached it, but not with more. "known to" holds the
-    uncertainty of the interpolation and, with several seeds, of the noise (95 %); "simulated" are the neighbouring
-    conditions that were really run: the first does not reach it, the second does.
+    Give one of --phase-rmse, --resolution-px and --resolution-nm, or none for a phase error of a quarter of the
+    object's own contrast. Nothing is extrapolated: <= is the lowest dose or overlap that was simulated, > the highest;
+    "lost" reached it, but not with more. "known to" holds what interpolation and noise leave open, where the noise was
+    drawn several times; "simulated" are the neighbouring conditions that were really run: the first does not reach it,
+    the second does. What is no better than a flat image never counts as reached.
     """
     from fly64_nb.physics.limits import photons_for_phase
     from fly64_nb.quality.advice import advise_study, in_short
+    from fly64_nb.results.study import open_study
 
     with refusals():
         study = study.resolve()
         wanted, converted = wanted_quality(study, options)
-        advice = advise_study(study, split=options["split"], **wanted)
+        split, told = options["split"], options["with_truth_trained"]
+        advice = advise_study(study, split=split, with_truth_trained=told, **wanted)
         for table in advice_tables(advice):
             if table.row_count:
                 console.print(table)
-        seeds = advice.table["seed"].nunique()
-        noise = f"{seeds} seeds of the noise"
-        if seeds == 1:
-            noise = "one seed, so that the noise is unknown and not in the intervals"
+        seeds = advice.table.loc[advice.table["split"] == split, "seed"].nunique()
+        noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that there are no intervals"
         tell(f"from {study / 'metrics.csv'}, {noise}{f'; {converted}' if converted else ''}")
         if advice.doses["photons_per_pixel"].isna().any():
             tell("photons per pixel are unknown for comparisons of an earlier version; `fly64 run` makes them again")
         if options["phase_rmse"]:
             alone = f"shot noise alone asks for {in_short(photons_for_phase(options['phase_rmse']))} photons"
             tell(f"{alone} behind each pixel, unless a method knows more than the counts")
+        if advice.without:
+            names = ", ".join(advice.without)
+            tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained counts it)")
         tell(advice.cheapest())
+        if not wanted and not told:
+            tell(f"answer: {open_study(study).answer(split).sentence()}")

@@ -5,6 +5,7 @@
 # %% ../nbs/06_comparison.ipynb #998466fa
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,16 @@ from .overlap import build_overlap_jobs
 from .physics.limits import light_through, rms_phase_limit
 from .physics.photons import photons_per_unit
 from .quality.alignment import Aligned, Field, align, common_field, true_phase
-from .quality.metrics import crossing, fourier_ring_correlation, image_metrics, published_phase_metrics
-from .quality.table import gather_metrics, headline, metrics_columns, write_metrics
+from fly64_nb.quality.metrics import (
+    contrast_kept,
+    crossing,
+    fourier_ring_correlation,
+    half_bit_threshold,
+    image_metrics,
+    published_phase_metrics,
+    ring_pixels,
+)
+from .quality.table import NOTHING, gather_metrics, headline, metrics_columns, write_metrics
 from .engine.inputs import ready_jobs, writers_of
 from .engine.job import Job, JobResult, preview
 from .engine.record import write_manifest
@@ -48,6 +57,45 @@ def ring_correlations(truth: np.ndarray, aligned: Aligned) -> dict[str, tuple[np
     return {channel: fourier_ring_correlation(a, b) for channel, (a, b) in pairs.items()}
 
 
+def _differences(truth: np.ndarray, aligned: Aligned, sigma: float) -> list[tuple[str, str, float]]:
+    """Rows of the image metrics and the contrast of each channel."""
+    images = {
+        "amplitude": (np.abs(truth), np.abs(aligned.image)),
+        "phase": (true_phase(truth), aligned.phase),
+    }
+    rows = []
+    for channel, (true, image) in images.items():
+        rows += [(channel, k, v) for k, v in image_metrics(true, image, sigma).items()]
+        rows += [(channel, "contrast", contrast_kept(true, image))]
+    rows += [("phase", k, v) for k, v in published_phase_metrics(*images["phase"], sigma).items()]
+    rows += [("complex", "rmse", float(np.sqrt(np.mean(np.abs(aligned.image - truth) ** 2))))]
+    return rows
+
+
+def _resolutions(truth: np.ndarray, aligned: Aligned, threshold: float) -> list[tuple[str, str, float]]:
+    """Rows of the frequencies where each channel's ring correlation falls below its three thresholds."""
+    rows = []
+    for channel, (frequency, correlation) in ring_correlations(truth, aligned).items():
+        half_bit = half_bit_threshold(ring_pixels(truth.shape, real=channel != "complex"))
+        rows += [
+            (channel, f"frc{threshold * 100:.0f}", crossing(frequency, correlation, threshold)),
+            (channel, "frc1over7", crossing(frequency, correlation, 1 / 7)),
+            (channel, "frc_half_bit", crossing(frequency, correlation, half_bit)),
+        ]
+    return rows
+
+
+def _registration(aligned: Aligned) -> list[tuple[str, str, float]]:
+    """Rows of what alignment took off."""
+    return [
+        ("complex", "shift_y_px", aligned.shift[0]),
+        ("complex", "shift_x_px", aligned.shift[1]),
+        ("complex", "ramp_y_cycles_per_px", aligned.ramp[0]),
+        ("complex", "ramp_x_cycles_per_px", aligned.ramp[1]),
+        ("complex", "factor", abs(aligned.factor)),
+    ]
+
+# %% ../nbs/06_comparison.ipynb #9593ef62
 def compare(
     truth: np.ndarray, aligned: Aligned, sigma: float = 1.0, frc_threshold: float = 0.5
 ) -> list[tuple[str, str, float]]:
@@ -63,24 +111,11 @@ def compare(
     frc_threshold : float
         Threshold of ``frc50``, by which it is named when it is 0.5.
     """
-    phase = true_phase(truth)
-    rows = [("amplitude", k, v) for k, v in image_metrics(np.abs(truth), np.abs(aligned.image), sigma).items()]
-    rows += [("phase", k, v) for k, v in image_metrics(phase, aligned.phase, sigma).items()]
-    rows += [("phase", k, v) for k, v in published_phase_metrics(phase, aligned.phase, sigma).items()]
-    rows += [("complex", "rmse", float(np.sqrt(np.mean(np.abs(aligned.image - truth) ** 2))))]
-    for channel, (frequency, correlation) in ring_correlations(truth, aligned).items():
-        rows += [
-            (channel, f"frc{frc_threshold * 100:.0f}", crossing(frequency, correlation, frc_threshold)),
-            (channel, "frc1over7", crossing(frequency, correlation, 1 / 7)),
-        ]
-    rows += [
-        ("complex", "shift_y_px", aligned.shift[0]),
-        ("complex", "shift_x_px", aligned.shift[1]),
-        ("complex", "ramp_y_cycles_per_px", aligned.ramp[0]),
-        ("complex", "ramp_x_cycles_per_px", aligned.ramp[1]),
-        ("complex", "factor", abs(aligned.factor)),
+    return [
+        *_differences(truth, aligned, sigma),
+        *_resolutions(truth, aligned, frc_threshold),
+        *_registration(aligned),
     ]
-    return rows
 
 # %% ../nbs/06_comparison.ipynb #235f2784
 def complex_correlations(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -257,8 +292,9 @@ class Comparison:
         The truth in the field.
     field : Field
     methods : mapping of name to Aligned
+        Without the flat image.
     table : DataFrame
-        Rows of the tidy table.
+        Rows of the tidy table, those of the flat image last.
     photons : (h, w) float array or None
         Expected photons through each pixel of the field in the whole scan.
     pixel_size_m : float or None
@@ -281,6 +317,26 @@ class Image:
     origin: tuple[int, int]
     seconds: float
 
+# %% ../nbs/06_comparison.ipynb #8b1aa4b9
+_MARGIN_PX = 8  # around the field, for alignment
+
+
+def _align_flat(truth: np.ndarray, field: Field) -> Aligned:
+    """A flat image of ones on the field and its margin, aligned as a method's image is."""
+    flat = np.ones([n + 2 * _MARGIN_PX for n in field.shape], np.complex64)
+    with warnings.catch_warnings():
+        # there is nothing to register, and scikit-image says so
+        warnings.filterwarnings("ignore", "Could not determine RMS error", UserWarning)
+        return align(truth, flat, (field.top - _MARGIN_PX, field.left - _MARGIN_PX), field, _MARGIN_PX)
+
+# %% ../nbs/06_comparison.ipynb #d8dc164c
+def _compare_flat(
+    truth: np.ndarray, aligned: Aligned, sigma: float, frc_threshold: float
+) -> list[tuple[str, str, float]]:
+    """Rows of the aligned flat image, without what alignment took off; ring correlations without the ramp it fitted."""
+    as_it_is = replace(aligned, image=np.ones_like(aligned.image), phase=np.zeros_like(aligned.phase))
+    return [*_differences(truth, aligned, sigma), *_resolutions(truth, as_it_is, frc_threshold)]
+
 # %% ../nbs/06_comparison.ipynb #e18ae749
 def compare_condition(
     truth: np.ndarray,
@@ -293,7 +349,7 @@ def compare_condition(
     frc_threshold: float = 0.5,
     photons: np.ndarray | None = None,
 ) -> Comparison:
-    """Align every method's image with the truth in a field and measure it.
+    """Align every method's image with the truth in a field and measure it, and a flat image as well.
 
     Parameters
     ----------
@@ -308,8 +364,13 @@ def compare_condition(
         See `compare`.
     photons : (M, M') float array, optional
         Expected photons through each pixel of the truth; without it the table has no ``rmse_limit``.
+
+    Notes
+    -----
+    The rows of the flat image have the method name `fly64_nb.quality.table.NOTHING`. They have no time, no limit, and
+    not what alignment took off; its ring correlations are 0.
     """
-    aligned = {method: align(truth, image.object, image.origin, field) for method, image in images.items()}
+    aligned = {method: align(truth, image.object, image.origin, field, _MARGIN_PX) for method, image in images.items()}
     cut, lit = field.crop(truth), None if photons is None else field.crop(photons)
     limit = [] if lit is None else [("phase", "rmse_limit", rms_phase_limit(lit))]
     further = dict(condition.further)
@@ -318,6 +379,8 @@ def compare_condition(
     for method, a in aligned.items():
         measured = compare(cut, a, ms_ssim_sigma, frc_threshold)
         rows += [[*place, method, *row] for row in [*measured, *limit, ("complex", "seconds", images[method].seconds)]]
+    nothing = _align_flat(truth, field)
+    rows += [[*place, NOTHING, *row] for row in _compare_flat(cut, nothing, ms_ssim_sigma, frc_threshold)]
     return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=metrics_columns(list(further))), lit)
 
 # %% ../nbs/06_comparison.ipynb #bc497108

@@ -159,8 +159,15 @@ def make_datasets(
     guard_band: float | None = None,
     footprint_energy: float = 0.999,
     axes: Sequence[Applied] = (),
+    gridsize: int = 2,
+    neighbor_count: int = 7,
+    splits: Sequence[str] = ("train", "test"),
 ) -> dict[str, Dataset]:
-    """Canonical datasets of one dose, ``{"train": ..., "test": ...}``; see `dose_counts` and `split_scan`."""
+    """Canonical datasets of one dose by split; see `dose_counts` and `split_scan`.
+
+    `gridsize` and `neighbor_count` say which groups a network is to form of the patterns. The noise of a split does not
+    depend on which splits are asked for.
+    """
     counts = dose_counts(base, dose, mode, seed, axes)
     split = split_scan(base.y, base.probe, guard_band, footprint_energy)
     check_no_leakage(base.probe, base.y, base.x, split, base.object.shape, footprint_energy)
@@ -176,6 +183,8 @@ def make_datasets(
         "gap_px": split.gap,
         "dropped_positions": split.dropped,
         "split_axis": "y",
+        "gridsize": gridsize,
+        "neighbor_count": neighbor_count,
         "pixel_size_m": base.pixel_size_m,
         "base_digest": base.digest,
         "source": base.source,
@@ -187,7 +196,7 @@ def make_datasets(
         about = {**metadata, "split": name}
         return Dataset(amplitude, patches, base.object, probe, y, x, rows.astype(np.int64), about)
 
-    return {"train": part("train", split.train), "test": part("test", split.test)}
+    return {name: part(name, getattr(split, name)) for name in splits}
 
 # %% ../nbs/02_datasets.ipynb #39abbc6f
 def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Path | None = None) -> list[Job]:
@@ -204,7 +213,8 @@ def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Pa
     layout = Layout(Path(study))
     base = Path(base) if base else layout.base
     fixed = {"mode": design.mode, "seed": design.simulation_seed, "guard_band": design.guard_band,
-             "footprint_energy": design.footprint_energy}  # fmt: skip
+             "footprint_energy": design.footprint_energy, "gridsize": design.gridsize("baseline"),
+             "neighbor_count": design.neighbor_count, "splits": list(design.splits)}  # fmt: skip
     jobs = []
     for condition in design.exposures():
         axes = design.with_sources(condition.exposure)
@@ -236,7 +246,7 @@ def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Pa
 def generate_datasets(
     study: str | Path, base: str | Path, dose: float, exposure: Sequence[tuple[str, float, str]] = (), **settings: Any
 ) -> dict[str, Dataset]:
-    """Make, validate and write both splits of one exposure of a study; `settings` as of `make_datasets`."""
+    """Make, validate and write the splits of one exposure of a study; `settings` as of `make_datasets`."""
     layout = Layout(Path(study))
     loaded = [(name, value, load_axis(name, source, layout.root).apply) for name, value, source in exposure]
     axes = [(name, value, lambda what, rng, f=apply, v=value: f(what, v, rng)) for name, value, apply in loaded]

@@ -28,9 +28,9 @@ from .study.condition import Condition, Values
 from .study.layout import Layout, dose_folder, value_folder
 
 # %% auto #0
-__all__ = ['PROFILES', 'PlainName', 'PACKAGES', 'HELD_FIXED', 'Recover', 'Profile', 'get_profile', 'plain_problems', 'ChosenAxis',
-           'ChosenMethod', 'StudyDesign', 'further_values', 'make_design', 'get_study_design', 'environment',
-           'grown_design', 'by_distance', 'write_study', 'read_study', 'refuse_older_study', 'make_base',
+__all__ = ['PROFILES', 'PlainName', 'SplitName', 'PACKAGES', 'HELD_FIXED', 'Recover', 'Profile', 'get_profile', 'plain_problems',
+           'ChosenAxis', 'ChosenMethod', 'StudyDesign', 'further_values', 'make_design', 'get_study_design',
+           'environment', 'grown_design', 'by_distance', 'write_study', 'read_study', 'refuse_older_study', 'make_base',
            'suitable_design', 'build_design_job', 'study_roots', 'replicate_design']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
@@ -46,19 +46,27 @@ class Profile:
         Raster pitch in pixels.
     patch_size : int
         Side N of the built-in probe's window.
+    purpose : str
+        What it is good for.
+    draws : int
+        How often the noise of the test split is drawn.
     """
 
     height: float
     width: float
     pitch: float
     patch_size: int
+    purpose: str
+    draws: int = 3
 
 
 PROFILES = {
-    "tiny": Profile(70, 80, 6, 32),
-    "quick": Profile(212, 240, 5.2, 64),
-    "full": Profile(300, 360, 4.5, 64),
-    "paper": Profile(460, 560, 4.0, 64),
+    "tiny": Profile(70, 80, 6, 32, "does it work at all; no number of it means anything", draws=1),
+    "quick": Profile(
+        212, 240, 5.2, 64, "a first look in minutes: networks see few patterns; decide with --profile full"
+    ),
+    "full": Profile(300, 360, 4.5, 64, "to decide on"),
+    "paper": Profile(460, 560, 4.0, 64, "to publish"),
 }
 
 
@@ -101,6 +109,7 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]  # it names folders and arrays
+SplitName = Annotated[str, Field(pattern="^(train|test)$")]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -189,15 +198,18 @@ class StudyDesign:
         Chosen by `fly64_nb.methods.method.with_methods`.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
         A network sees a seed and C-1 of its K nearest neighbours, C = gridsize² <= K: the first gridsize on the
-        baseline, the
-        largest elsewhere. More than one group a seed uses K-choose-C.
+        baseline, the largest elsewhere. With two of them a view is confounded with its gridsize. More than one group a
+        seed uses K-choose-C.
     patch_size, reference_diameter : int, str
         Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
-    guard_band, footprint_energy, split_axis : float or None, float, str
+    guard_band, footprint_energy, split_axis, splits : float or None, float, str, tuple of str
         Distance in y between train and test in pixels (None: the height of the footprint that holds this share of
-        the energy).
-    simulation_seed, replicates, grouping_seed, subsampling_seed : int
-        Seed of noise and training, and how many from it on (a replicate each); of groups; of the choice of positions.
+        the energy); the splits that a study root has, both unless it only draws the noise of the test split again.
+    simulation_seed, replicates, draws : int
+        Seed of noise and training; how many seeds from it on have the whole study (a replicate each, trained anew);
+        without replicates, how often the noise of the test split is drawn (trained networks are applied, solvers run).
+    grouping_seed, subsampling_seed : int
+        Of groups; of the choice of positions.
     minimum_positions, ms_ssim_sigma, frc_threshold : int, float, float
         A view of fewer is left out; width in pixels of the Gaussian window of SSIM; ring correlation that sets the
         resolution.
@@ -212,7 +224,7 @@ class StudyDesign:
     axes: tuple[ChosenAxis, ...] = ()
     cross: bool = False
     methods: tuple[ChosenMethod, ...] = ()
-    gridsizes: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2)
+    gridsizes: tuple[Annotated[int, Field(ge=1)], ...] = (2,)
     neighbor_count: int = 7
     groups_per_seed: Annotated[int, Field(ge=1)] = 1
     patch_size: Annotated[int, Field(ge=8, multiple_of=2)] = 64
@@ -220,10 +232,12 @@ class StudyDesign:
     guard_band: Annotated[float, Field(ge=0)] | None = None
     footprint_energy: Annotated[float, Field(gt=0, le=1)] = 0.999
     split_axis: Literal["y"] = "y"
+    splits: Annotated[tuple[SplitName, ...], Field(min_length=1)] = ("train", "test")
     simulation_seed: Annotated[int, Field(ge=0)] = 42
     grouping_seed: Annotated[int, Field(ge=0)] = 123
     subsampling_seed: Annotated[int, Field(ge=0)] = 456
     replicates: Annotated[int, Field(ge=1)] = 1
+    draws: Annotated[int, Field(ge=1)] = 1
     ms_ssim_sigma: Annotated[float, Field(gt=0)] = 1.0
     frc_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     minimum_positions: Annotated[int, Field(ge=1)] = 12
@@ -252,14 +266,14 @@ class StudyDesign:
         return ("baseline", *self.overlap_targets)
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return ("train", "test")
-
-    @property
     def seeds(self) -> tuple[int, ...]:
-        """Noise seeds of the replicates, ascending; the first is that of the study root itself."""
-        return tuple(range(self.simulation_seed, self.simulation_seed + self.replicates))
+        """Noise seeds, ascending: first that of the study root itself, then those of its replicates or draws."""
+        number = self.replicates if self.replicates > 1 else self.draws
+        return tuple(range(self.simulation_seed, self.simulation_seed + number))
+
+    def is_draw(self, seed: int) -> bool:
+        """Whether a seed only draws the noise of the test split again, with what the first seed has learned."""
+        return self.replicates == 1 and seed != self.simulation_seed
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -343,7 +357,8 @@ def make_design(values: Mapping[str, Any]) -> StudyDesign:
 
 def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
     """Design of a profile, with changes to single fields; `methods.method.with_methods` chooses its methods."""
-    return make_design({"profile": profile, "patch_size": get_profile(profile).patch_size, **changes})
+    sizes = get_profile(profile)
+    return make_design({"profile": profile, "patch_size": sizes.patch_size, "draws": sizes.draws, **changes})
 
 # %% ../nbs/00_design.ipynb #d2d9a26d
 PACKAGES = (
@@ -374,7 +389,7 @@ def environment() -> dict[str, Any]:
 # %% ../nbs/00_design.ipynb #fc6cf110
 HELD_FIXED = (
     "profile", "mode", "gridsizes", "neighbor_count", "groups_per_seed", "patch_size", "reference_diameter",
-    "guard_band", "footprint_energy", "split_axis", "simulation_seed", "grouping_seed", "subsampling_seed",
+    "guard_band", "footprint_energy", "split_axis", "splits", "simulation_seed", "grouping_seed", "subsampling_seed",
     "minimum_positions",
 )  # fmt: skip
 
@@ -412,6 +427,7 @@ def grown_design(kept: StudyDesign, asked: Mapping[str, Any]) -> StudyDesign:
         "axes": _joined_axes(kept.axes, wanted.axes),
         "cross": kept.cross or wanted.cross,
         "replicates": max(kept.replicates, wanted.replicates),
+        "draws": max(kept.draws, wanted.draws),
     }
     return replace(wanted, **joined)
 
@@ -618,13 +634,18 @@ def study_roots(study: str | Path, design: StudyDesign) -> dict[int, Path]:
 
 
 def replicate_design(design: StudyDesign, seed: int) -> StudyDesign:
-    """The design of one replicate: the same with another noise seed, and no replicates of its own."""
+    """The design of the study root of one seed: the same with its noise, no replicates of its own.
+
+    One that only draws the noise again has the test split alone.
+    """
+    alone = replace(design, replicates=1, draws=1)
     if seed == design.simulation_seed:
-        return replace(design, replicates=1)
+        return alone
     above = Path("..", "..")  # files of methods and axes are named relative to the study root
 
     def place(one: Any) -> Any:
         return replace(one, source=(above / one.source).as_posix()) if one.source.endswith((".py", ".ipynb")) else one
 
     axes, methods = (tuple(map(place, kept)) for kept in (design.axes, design.methods))
-    return replace(design, simulation_seed=seed, replicates=1, axes=axes, methods=methods)
+    splits = ("test",) if design.is_draw(seed) else design.splits
+    return replace(alone, simulation_seed=seed, axes=axes, methods=methods, splits=splits)

@@ -9,74 +9,204 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from .axes.axis import apply_axis, load_axis
 from .contract import validate_dataset_contract
+from .data.base import Base, MeasuredScan
 from .data.dataset import Dataset, write_dataset
 from .data.files import write_json
+from .datasets import split_scan
 from .design import StudyDesign
 from .physics.optics import effective_diameter
-from .physics.scan import form_groups, overlap_metrics, position_bound, select_by_spacing
+from .physics.scan import form_groups, overlap_metrics, own_overlap, position_bound, select_by_spacing
 from .engine.job import Job
 from .study.condition import Condition, job_seed
 from .study.layout import Layout, job_name
 
 # %% auto #0
-__all__ = ['make_view', 'grouped', 'apply_axes', 'overlap_records', 'OverlapJob', 'build_overlap_jobs', 'generate_view',
-           'skipped_views']
+__all__ = ['Positions', 'view_rows', 'same_positions', 'choose_positions', 'make_views', 'make_view', 'grouped', 'apply_axes',
+           'overlap_records', 'OverlapJob', 'denser_views', 'build_overlap_jobs', 'generate_view', 'skipped_views',
+           'views_in_words']
+
+# %% ../nbs/03_overlap.ipynb #f108b69b
+Positions = tuple[np.ndarray, np.ndarray]  # y and x of a split in pixels, (n,) each
+
+
+def _seed(base: int, view: str, split: str) -> int:
+    return int(job_seed(base, view, split).generate_state(1)[0])
+
+
+def _diameter(probe: np.ndarray, reference: str) -> float:
+    """What overlaps refer to: the effective diameter D of the probe, or the side of its window."""
+    return effective_diameter(probe) if reference == "probe" else float(probe.shape[-1])
+
+
+def view_rows(
+    scans: Mapping[str, Positions], view: str, overlap: float | None, diameter: float, subsampling_seed: int = 456
+) -> dict[str, np.ndarray]:
+    """Rows of the positions that a view keeps of each split, ascending.
+
+    Parameters
+    ----------
+    scans : mapping of str to (y, x)
+        Positions of each split.
+    view, overlap : str, float or None
+        Name, and target in [0, 1); None: all positions.
+    diameter : float
+        Reference diameter D in pixels: positions at least ``(1 - overlap) D`` apart are kept.
+    subsampling_seed : int
+    """
+    spacing = 0.0 if overlap is None else (1 - overlap) * diameter
+    rows = {}
+    for split, (y, x) in scans.items():
+        rows[split] = select_by_spacing(y, x, spacing, _seed(subsampling_seed, view, split))
+    return rows
+
+# %% ../nbs/03_overlap.ipynb #956e633e
+def same_positions(
+    scans: Mapping[str, Positions], first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether two choices of rows are the same positions in every split; a place exposed twice counts twice."""
+
+    def places(split: str, rows: np.ndarray) -> list[tuple[float, float]]:
+        y, x = scans[split]
+        return sorted(zip(y[rows].tolist(), x[rows].tolist()))
+
+    # most choices differ in their number already
+    return all(
+        len(first[split]) == len(second[split]) and places(split, first[split]) == places(split, second[split])
+        for split in scans
+    )
+
+# %% ../nbs/03_overlap.ipynb #9ecf1316
+def _twin(
+    scans: Mapping[str, Positions], rows: Mapping[str, np.ndarray], denser: Mapping[str, float], *of_rows: Any
+) -> str:
+    """Name of the densest view with the same positions in every split; empty if there is none."""
+    compared: dict[str, float | None] = {"baseline": None, **denser}
+    for name, target in compared.items():
+        if same_positions(scans, rows, view_rows(scans, name, target, *of_rows)):
+            return name
+    return ""
+
+
+def _same_as(twin: str, where: Positions, overlap: float, denser: Mapping[str, float], diameter: float) -> str:
+    """Why a view that keeps the positions `where` of a denser one is left out."""
+    n = len(where[0])
+    if twin != "baseline":
+        return f"keeps the same {n} positions as the view {twin} (target {denser[twin]:.2f})"
+    own = f"the scan's own overlap is {own_overlap(*where, diameter):.2f}, at or below the target {overlap:.2f}"
+    return f"keeps all {n} positions, as the baseline view does: {own}"
+
+# %% ../nbs/03_overlap.ipynb #06df5814
+def choose_positions(
+    scans: Mapping[str, Positions],
+    view: str,
+    overlap: float | None,
+    diameter: float,
+    *,
+    denser: Mapping[str, float] = MappingProxyType({}),
+    least: int = 12,
+    subsampling_seed: int = 456,
+) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+    """Rows that a view keeps of each split, and a record of them.
+
+    Parameters
+    ----------
+    scans, view, overlap, diameter, subsampling_seed
+        As of `view_rows`.
+    denser : mapping of str to float
+        Targets of the denser views, the densest first; the baseline is always among them.
+    least : int
+        A view of fewer positions is left out.
+
+    Returns
+    -------
+    dict of str to (int array, dict)
+        The record of a view that is left out has ``skipped`` with the reason: too few positions in this split, or in
+        every split the positions of a denser view.
+    """
+    rows = view_rows(scans, view, overlap, diameter, subsampling_seed)
+    twin = "" if overlap is None else _twin(scans, rows, denser, diameter, subsampling_seed)
+    spacing, chosen = 0.0 if overlap is None else (1 - overlap) * diameter, {}
+    for split, (y, x) in scans.items():
+        kept = rows[split]
+        bound = position_bound(np.ptp(y), np.ptp(x), spacing) if spacing else None
+        record = {
+            "view": view, "split": split, "overlap_target": overlap, "reference_diameter_px": diameter,
+            "spacing_px": spacing, "positions": len(kept), "candidates": len(y), "position_bound": bound,
+            "acceptance_of_bound": len(kept) / bound if bound else None, "seed": subsampling_seed,
+        }  # fmt: skip
+        if len(kept) < least:
+            apart = f"{len(kept)} of {len(y)} positions are at least S = {spacing:.2f} px apart"
+            record["skipped"] = f"{apart} (at most {bound} could be), and a view needs {least}"
+        elif twin and overlap is not None:
+            record["skipped"] = _same_as(twin, (y[kept], x[kept]), overlap, denser, diameter)
+        chosen[split] = kept, record
+    return chosen
 
 # %% ../nbs/03_overlap.ipynb #aaad1c3b
-def make_view(
-    data: Dataset,
+def make_views(
+    sets: Mapping[str, Dataset],
     view: str = "dense",
     overlap: float | None = 0.7,
     gridsize: int = 2,
     *,
+    denser: Mapping[str, float] = MappingProxyType({}),
     reference_diameter: str = "probe",
     neighbor_count: int = 7,
     groups_per_seed: int = 1,
     grouping_seed: int = 123,
     subsampling_seed: int = 456,
     minimum_positions: int = 12,
-) -> tuple[Dataset | None, dict[str, Any]]:
-    """A view of a split's dataset, and its measured overlaps.
+) -> dict[str, tuple[Dataset | None, dict[str, Any]]]:
+    """A view of the datasets of some splits, and its measured overlaps.
 
     Parameters
     ----------
-    data : Dataset
-    view : str
-    overlap, reference_diameter : float or None, str
-        Target in [0, 1) of D, the probe's effective diameter (``"probe"``) or its ``"window"``; None: all positions.
+    sets : mapping of str to Dataset
+        Of one exposure, by split.
+    view, overlap, denser, subsampling_seed
+        As of `choose_positions`.
+    reference_diameter : str
+        What overlaps refer to: D, the effective diameter of the ``"probe"``, or the side of its ``"window"``.
     gridsize, neighbor_count, groups_per_seed, grouping_seed
         Of the groups: C = gridsize² of a seed and its K nearest neighbours, at the positions that a method is told.
-    subsampling_seed, minimum_positions
-        Of the choice of positions; a view of fewer is left out.
+    minimum_positions : int
+        A view of fewer is left out, or of fewer than C.
 
     Returns
     -------
-    (Dataset or None, dict)
-        None when it has too few positions; the record then has ``skipped`` with the reason.
+    dict of str to (Dataset or None, dict)
+        None where it is left out; the record then has ``skipped`` with the reason.
     """
-    split, members = data.metadata["split"], gridsize**2
-    diameter = effective_diameter(data.probe) if reference_diameter == "probe" else float(data.window)
-    spacing = 0.0 if overlap is None else (1 - overlap) * diameter
-    seed = lambda base: int(job_seed(base, view, split).generate_state(1)[0])
-    rows = select_by_spacing(data.y, data.x, spacing, seed(subsampling_seed))
-    bound = position_bound(np.ptp(data.y), np.ptp(data.x), spacing) if spacing else None
-    record = {
-        "view": view, "split": split, "overlap_target": overlap, "reference": reference_diameter,
-        "reference_diameter_px": diameter, "spacing_px": spacing, "positions": len(rows), "candidates": len(data),
-        "position_bound": bound, "acceptance_of_bound": len(rows) / bound if bound else None, "seed": subsampling_seed,
-    }  # fmt: skip
-    least = max(minimum_positions, members)
-    if len(rows) < least:
-        apart = f"{len(rows)} of {len(data)} positions are at least S = {spacing:.2f} px apart"
-        return None, {**record, "skipped": f"{apart} (at most {bound} could be), and a view needs {least}"}
-    chosen = data.select(rows, view=view, spacing_px=spacing, gridsize=gridsize, neighbor_count=neighbor_count)
-    return grouped(chosen, record, diameter, members, neighbor_count, groups_per_seed * len(rows), seed(grouping_seed))
+    members = gridsize**2
+    diameter = _diameter(next(iter(sets.values())).probe, reference_diameter)
+    scans, least = {split: (data.y, data.x) for split, data in sets.items()}, max(minimum_positions, members)
+    chosen = choose_positions(
+        scans, view, overlap, diameter, denser=denser, least=least, subsampling_seed=subsampling_seed
+    )
+    made: dict[str, tuple[Dataset | None, dict[str, Any]]] = {}
+    for split, (rows, record) in chosen.items():
+        record = {**record, "reference": reference_diameter}
+        if "skipped" in record:
+            made[split] = None, record
+            continue
+        about = {"view": view, "spacing_px": record["spacing_px"]}
+        kept = sets[split].select(rows, **about, gridsize=gridsize, neighbor_count=neighbor_count)
+        of_groups = members, neighbor_count, groups_per_seed * len(rows), _seed(grouping_seed, view, split)
+        made[split] = grouped(kept, record, diameter, *of_groups)
+    return made
+
+# %% ../nbs/03_overlap.ipynb #c1bc807b
+def make_view(data: Dataset, *args: Any, **settings: Any) -> tuple[Dataset | None, dict[str, Any]]:
+    """A view of one split alone, and its measured overlaps; arguments as of `make_views`."""
+    split = data.metadata["split"]
+    return make_views({split: data}, *args, **settings)[split]
 
 # %% ../nbs/03_overlap.ipynb #096ef11d
 def grouped(
@@ -104,14 +234,14 @@ def apply_axes(data: Dataset, others: Sequence[tuple[str, float, str]], folder: 
 
 # %% ../nbs/03_overlap.ipynb #872357b3
 def overlap_records(study: str | Path, condition: Condition) -> dict[str, dict[str, Any]]:
-    """Measured overlaps of a view by split, ``skipped`` among them where it was too small; empty if it was not made."""
+    """Measured overlaps of a view by split, ``skipped`` among them where it was left out; empty if it was not made."""
     path = Layout(Path(study)).overlap_record(condition)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @dataclass(frozen=True)
 class OverlapJob(Job):
-    """One view at one dose, both splits; its datasets are optional, since a view can be too small."""
+    """One view at one dose, all splits; its datasets are optional, since a view can be left out."""
 
     def reason_for_absence(self, path: Path) -> str:
         """Why a view's dataset was not written."""
@@ -121,15 +251,25 @@ class OverlapJob(Job):
         return reason or super().reason_for_absence(path)
 
 # %% ../nbs/03_overlap.ipynb #ad90ef9a
+def denser_views(design: StudyDesign, view: str) -> dict[str, float]:
+    """Targets of the views that come before a view in the design, the densest first; the baseline has no target.
+
+    Of two views with one target the first counts as the denser.
+    """
+    before = design.views[: design.views.index(view)]
+    return {name: design.overlap_targets[name] for name in before if name != "baseline"}
+
+# %% ../nbs/03_overlap.ipynb #76fe0543
 def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[OverlapJob]:
-    """One job for each condition without its split, in the study's order: both splits, and ``overlap_metrics.json``."""
+    """One job for each condition without its split, in the study's order: its splits, and ``overlap_metrics.json``."""
     layout = Layout(Path(study))
     names = ("reference_diameter", "neighbor_count", "groups_per_seed", "grouping_seed", "subsampling_seed",
              "minimum_positions")  # fmt: skip
     fixed, jobs = {name: getattr(design, name) for name in names}, []
     for condition in design.without_split():
         exposure, others = design.with_sources(condition.exposure), design.with_sources(condition.others)
-        own = {"view": condition.view, "overlap": design.overlap_targets.get(condition.view), "others": others}
+        own = {"view": condition.view, "overlap": design.overlap_targets.get(condition.view),
+               "denser": denser_views(design, condition.view), "others": others}  # fmt: skip
         exposed, made = ([path(condition.at(s)) for s in design.splits] for path in (layout.exposed, layout.dataset))
         jobs.append(
             OverlapJob(
@@ -143,6 +283,7 @@ def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[OverlapJo
                     "dose": condition.dose,
                     "exposure": exposure,
                     **own,
+                    "splits": list(design.splits),
                     "gridsize": design.gridsize(condition.view),
                     **fixed,
                 },  # fmt: skip
@@ -158,9 +299,13 @@ def build_overlap_jobs(study: str | Path, design: StudyDesign) -> list[OverlapJo
 
 # %% ../nbs/03_overlap.ipynb #db5a0a93
 def generate_view(
-    study: str | Path, condition: Condition, others: Sequence[tuple[str, float, str]], **settings: Any
+    study: str | Path,
+    condition: Condition,
+    others: Sequence[tuple[str, float, str]] = (),
+    splits: Sequence[str] = ("train", "test"),
+    **settings: Any,
 ) -> dict[str, tuple[Dataset | None, dict[str, Any]]]:
-    """Make and write both splits of a view of a study, and their measured overlaps.
+    """Make and write a view of a study in all its splits, and its measured overlaps.
 
     Parameters
     ----------
@@ -169,16 +314,18 @@ def generate_view(
         Without its split.
     others : sequence of (name, value, source)
         Further axes that act on the scan or on what a method is told.
+    splits : sequence of str
     **settings
-        As of `make_view`.
+        As of `make_views`.
     """
-    layout, made = Layout(Path(study)), {}
-    for split in ("train", "test"):
-        exposed = layout.exposed(condition.at(split))
-        data = apply_axes(validate_dataset_contract(exposed), others, layout.root)
-        view, record = made[split] = make_view(data, condition.view, **settings)
+    layout, sets = Layout(Path(study)), {}
+    for split in splits:
+        exposed = validate_dataset_contract(layout.exposed(condition.at(split)))
+        sets[split] = apply_axes(exposed, others, layout.root)
+    made = make_views(sets, condition.view, **settings)
+    for split, (view, _) in made.items():
         path = layout.dataset(condition.at(split))
-        if path == exposed:
+        if path == layout.exposed(condition.at(split)):
             continue
         if view is None:
             path.unlink(missing_ok=True)
@@ -190,7 +337,7 @@ def generate_view(
 
 # %% ../nbs/03_overlap.ipynb #fb0552b3
 def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]]:
-    """A row with numbers and reason for each view and split that was too small, in the study's order."""
+    """A row with numbers and reason for each view and split that was left out, in the study's order."""
     rows = []
     for condition in design.without_split():
         for split, record in overlap_records(study, condition).items():
@@ -198,3 +345,36 @@ def skipped_views(study: str | Path, design: StudyDesign) -> list[dict[str, Any]
                 name = f"phase_d/{job_name(condition.at(split))}"
                 rows.append({"name": name, **condition.values(), "reason": record["skipped"], **record})
     return rows
+
+# %% ../nbs/03_overlap.ipynb #2adb10e8
+def _kept_in_words(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a view keeps of each split, or why it is left out."""
+    if all("skipped" in record for record in records.values()):
+        return "left out: " + "; ".join(f"{record['skipped']} ({split} split)" for split, record in records.items())
+    parts: list[str] = []
+    for split, record in records.items():
+        # the first names what is counted: "402 of 2013 positions in the train split, 399 of 2007 in test"
+        noun, where = ("", split) if parts else ("positions ", f"the {split} split")
+        count = f"{record['positions']} of {record['candidates']} {noun}in {where}"
+        parts.append(f"left out in {where}: {record['skipped']}" if "skipped" in record else count)
+    return ", ".join(parts)
+
+
+def views_in_words(base: Base | MeasuredScan, design: StudyDesign) -> list[str]:
+    """What each view of a design would keep of a base, a line each; the first line is about the scan itself.
+
+    Only positions and probe are looked at; further axes are not. ValueError as of `fly64_nb.datasets.split_scan`.
+    """
+    diameter = _diameter(base.probe, design.reference_diameter)
+    split = split_scan(base.y, base.probe, design.guard_band, design.footprint_energy)
+    rows: dict[str, np.ndarray] = {name: getattr(split, name) for name in design.splits}
+    scans = {name: (base.y[kept], base.x[kept]) for name, kept in rows.items()}
+    own = own_overlap(base.y, base.x, diameter)
+    lines = [f"the scan: {len(base.y)} positions, own overlap {own:.2f} (D = {diameter:.1f} px)"]
+    for view, target in design.overlap_targets.items():
+        least = max(design.minimum_positions, design.gridsize(view) ** 2)
+        denser, seed = denser_views(design, view), design.subsampling_seed
+        chosen = choose_positions(scans, view, target, diameter, denser=denser, least=least, subsampling_seed=seed)
+        records = {name: record for name, (_, record) in chosen.items()}
+        lines.append(f"{view} (target {target:.2f}): {_kept_in_words(records)}")
+    return lines

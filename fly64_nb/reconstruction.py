@@ -51,11 +51,23 @@ class ReconstructionJob(Job):
         return None
 
 # %% ../nbs/05_reconstruction.ipynb #7bf92a48
-def reconstruction_job(layout: Layout, condition: Condition, method: ChosenMethod, gridsize: int) -> ReconstructionJob:
-    """The job in which a method reconstructs a condition."""
+def reconstruction_job(
+    layout: Layout, condition: Condition, method: ChosenMethod, gridsize: int, learned: Layout | None = None
+) -> ReconstructionJob:
+    """The job in which a method reconstructs a condition.
+
+    Parameters
+    ----------
+    layout : Layout
+    condition : Condition
+    method : ChosenMethod
+    gridsize : int
+    learned : Layout, optional
+        Of the study root in which the method has learned, by default that of the condition.
+    """
     folder, given = layout.made(condition, method.name), []
     if method.learns:
-        given.append(layout.learned(method.learned_on(condition), method.name) / method.model_file)
+        given.append((learned or layout).learned(method.learned_on(condition), method.name) / method.model_file)
     if method.starts_from:
         given.append(layout.reconstruction(condition, method.starts_from))
     return ReconstructionJob(
@@ -88,11 +100,13 @@ def reconstruction_job(layout: Layout, condition: Condition, method: ChosenMetho
     )
 
 # %% ../nbs/05_reconstruction.ipynb #8c8c738f
-def reconstruction_jobs(study: str | Path, design: StudyDesign) -> list[ReconstructionJob]:
-    """Every reconstruction of a design in fixed order, whether or not its dataset is there."""
+def reconstruction_jobs(
+    study: str | Path, design: StudyDesign, learned: Layout | None = None
+) -> list[ReconstructionJob]:
+    """Every reconstruction of a design in fixed order, with or without its dataset; see `reconstruction_job`."""
     layout = Layout(Path(study))
     return [
-        reconstruction_job(layout, condition, method, design.gridsize(condition.view))
+        reconstruction_job(layout, condition, method, design.gridsize(condition.view), learned)
         for condition in design.conditions
         for method in methods_of(design)
     ]

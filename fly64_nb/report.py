@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,26 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .data.files import load_arrays
-from .design import ChosenMethod, read_study, study_roots
+from .design import ChosenMethod, StudyDesign, get_profile, read_study, study_roots
 from .overlap import skipped_views
 from .physics.limits import light_through
 from .physics.photons import photons_per_unit
-from .quality.advice import Advice, advice_of, in_short, light_per_dose, measured_overlaps, wanted_quality
-from .quality.table import best_method, further_axes, headline, methods_of, pivot, pivot_spread, values_of
+from .quality.advice import Advice, in_short
+from .quality.answer import Answer, card
+from fly64_nb.quality.table import (
+    HEADLINE,
+    NOTHING,
+    best_method,
+    further_axes,
+    headline,
+    held_at,
+    methods_of,
+    no_better_than_nothing,
+    nothing_scores,
+    pivot,
+    pivot_spread,
+    values_of,
+)
 from .results.study import NotMadeError, Study, read_history, report_job
 from .engine.job import Job, JobResult
 from .show import curves, images, style
@@ -32,34 +46,11 @@ from .study.condition import Condition
 from .study.layout import Layout
 
 # %% auto #0
-__all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'RELATIONS', 'CHANNELS', 'Positions', 'answer', 'learned_from', 'about',
-           'ShownAxis', 'shown_axes', 'neutral_values', 'held_at', 'neutral_table', 'notebook_links', 'headline_html',
-           'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps', 'study_advice',
-           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
-           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
-
-# %% ../nbs/07_report.ipynb #99588cbf
-def _reached(table: pd.DataFrame, threshold: float, split: str) -> list[str]:
-    """For each view the lowest dose that reaches a phase MS-SSIM, or how near the best comes; means over seeds."""
-    by_seed = values_of(table, "ms_ssim", "phase", split).groupby(["dose", "view", "method"])
-    rows = pd.DataFrame({"value": by_seed.mean(), "spread": by_seed.std(ddof=1)}).reset_index()
-    parts = []
-
-    def number(row: pd.Series) -> str:
-        return f"{row['value']:.3f}" + (f" ± {row['spread']:.3f}" if np.isfinite(row["spread"]) else "")
-
-    for view in dict.fromkeys(table["view"]):
-        here = rows[rows["view"] == view].sort_values(["dose", "value"], ascending=[True, False])
-        reached = here[here["value"] >= threshold]
-        if len(reached):
-            first = reached.iloc[0]
-            found = f"{first['dose']:g} photons per exposure ({first['method']}, {number(first)})"
-            parts.append(f"**{view}** from {found}")
-        elif len(here):
-            most = here.loc[here["value"].idxmax()]
-            best = f"best {number(most)}, {most['method']} at {most['dose']:g}"
-            parts.append(f"**{view}** at none of the doses ({best})")
-    return parts
+__all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from', 'grouping', 'luck',
+           'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'answer_html', 'notebook_links', 'headline_html',
+           'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps', 'dose_advice_html',
+           'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table', 'if_made', 'gallery',
+           'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -77,34 +68,29 @@ def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
     return "; ".join(f"{', '.join(those)}: {views}" for views, those in doses.items())
 
 
-def _leads(table: pd.DataFrame, split: str) -> str:
-    """Which method is best where; with several seeds, which of these leads are noise."""
-    leads = best_method(table, split=split)
-    wins = [
-        f"{method} in {len(won)} ({_conditions(won.index, leads.index)})"
-        for method, won in leads.groupby("best", sort=False)
-    ]
-    text = f"Of {len(leads)} conditions, the best phase comes from {', '.join(wins)}."
-    judged, noise = leads[leads["decided"].notna()], leads[leads["decided"].eq(False)]
-    seeds = judged["seeds"].max()
-    if len(noise):
-        where = _conditions(noise.index, leads.index)
-        return f"{text}\n\n**Within noise** over {seeds} seeds are {len(noise)} of these leads ({where})."
-    return text + (f" All leads are outside the noise over {seeds} seeds." if len(judged) else "")
+def wins(table: pd.DataFrame, split: str = "test", without: Collection[str] = ()) -> str:
+    """Which method has the least phase error where, of a tidy table over dose and view, as Markdown.
 
-
-def answer(table: pd.DataFrame, threshold: float = 0.9, split: str = "test") -> str:
-    """What a tidy table over dose and view answers, as Markdown.
-
-    The lowest dose at which each view reaches a phase MS-SSIM, and with which method; which method is best where;
-    with
-    several seeds, which leads are noise. All in means over seeds, ``±`` their standard deviation.
+    Only leads outside the noise are wins; a condition whose best is no better than a flat image has none.
     """
-    reached = _reached(table, threshold, split)
-    if not reached:
-        return "No phase MS-SSIM has been measured yet, so the study has no answer."
-    text = f"A phase MS-SSIM of {threshold:g} on the {split} split is reached by {'; '.join(reached)}."
-    return f"{text}\n\n{_leads(table, split)}"
+    leads = best_method(table, "rmse", split=split, lower=True, without=without)
+    if leads.empty:
+        return "No phase error has been measured yet."
+    failed = {tuple(key) for key in no_better_than_nothing(table, "rmse", "phase", split)}
+    nothing = pd.Series([(*where, best) in failed for where, best in leads["best"].items()], leads.index)
+    parts, made = [], leads[~nothing]
+    where = lambda those: _conditions(those.index, leads.index)
+    for method, won in made[made["decided"].eq(True)].groupby("best", sort=False):
+        parts.append(f"**{method}** wins {len(won)} ({where(won)})")
+    noise, once = made[made["decided"].eq(False)], made[made["decided"].isna()]
+    if len(noise):
+        parts.append(f"{len(noise)} within the noise of {noise['seeds'].max():.0f} seeds and nobody's ({where(noise)})")
+    if len(once):
+        ahead = [f"{method} in {len(those)} ({where(those)})" for method, those in once.groupby("best", sort=False)]
+        parts.append(f"of {len(once)} nothing can be said of luck, drawn once: ahead are {', '.join(ahead)}")
+    if nothing.any():
+        parts.append(f"in {nothing.sum()} nothing is reconstructed ({where(leads[nothing])})")
+    return f"Least phase error, {len(leads)} conditions: {'; '.join(parts)}."
 
 # %% ../nbs/07_report.ipynb #ab977b9f
 def learned_from(method: ChosenMethod) -> str:
@@ -113,7 +99,7 @@ def learned_from(method: ChosenMethod) -> str:
         start = f" from the reconstruction by {method.starts_from}" if method.starts_from else ""
         return f"starts anew on every condition{start}"
     view = f"the {method.learns_from} view" if method.learns_from else "each view"
-    truth = ", and was shown the truth of the train split" if method.learns_truth else ""
+    truth = ", and was shown the truth of half of this object" if method.learns_truth else ""
     return f"learned from the train split of {view}{truth}"
 
 
@@ -121,26 +107,50 @@ def _listed(words: Sequence[str]) -> str:
     """Words in a sentence: ``one, two and three``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
+# %% ../nbs/07_report.ipynb #2b998974
+def grouping(design: StudyDesign) -> str:
+    """In which groups networks see the patterns, and whether that can be told from the view."""
+    sizes = {view: design.gridsize(view) for view in design.views}
+    if len(set(sizes.values())) == 1:
+        return f"Networks learn from groups of {design.gridsize('baseline') ** 2} neighbouring patterns, in every view."
+    told = ", ".join(f"{view} {size**2}" for view, size in sizes.items())
+    return f"**Views differ in more than their overlap**: networks learn from groups of unlike size ({told} patterns)."
+
+
+def luck(study: Study) -> str:
+    """What the spread of a study's numbers is over, as Markdown."""
+    d = study.design
+    if d.replicates > 1:
+        seeds = ", ".join(map(str, d.seeds))
+        return (
+            f"Numbers are means over {d.replicates} whole replicates (seeds {seeds}), trained anew; "
+            "± is their standard deviation: noise and luck of the training."
+        )
+    if d.draws > 1:
+        return (
+            f"The noise of the test split was drawn {d.draws} times; numbers are means, ± is the standard deviation of "
+            "the draws: noise alone. Networks were trained once, and what luck that was is not in it (`--seeds 3`)."
+        )
+    return (
+        "The noise was drawn once: nothing here can be told from luck (`--draws 3`, or whole replicates, `--seeds 3`)."
+    )
+
 
 def about(study: Study) -> str:
     """What a study asks and does, as Markdown."""
     d, source = study.design, study.record["base_source"]
-    doses, seeds = ", ".join(f"{dose:g}" for dose in d.doses), sorted(set(study.metrics["seed"]))
+    doses = ", ".join(f"{dose:g}" for dose in d.doses)
     does = "simulates" if d.mode == "simulate" else "thins measured counts of"
     views = ", ".join(f"{view} ({target:g})" for view, target in d.overlap_targets.items())
     methods = _listed([f"**{name}** ({learned_from(study.method(name))})" for name in study.methods])
     varied = [f"{a.label} ({', '.join(f'{v:g}' for v in a.values)} {a.unit})" for a in study.axes]
     how = ", in all combinations" if d.cross and len(varied) > 1 else ""
     axes = f"varies {_listed(varied)}{how}, " if varied else ""
-    text = f"""How few photons, how little overlap? This study {does} a scan of
+    return f"""How few photons, how little overlap? This study {does} a scan of
 **{source.get("file", "the built-in base")}** at {doses} photons per exposure, keeps its positions at
 {views} overlap beside the whole scan, {axes}reconstructs every condition with
-{methods}, and compares all with the truth. Profile `{d.profile}`; the settings of every method are
+{methods}, and compares all with the truth. {grouping(d)} {luck(study)} The settings of every method are
 [with the evidence](evidence.html)."""
-    if len(seeds) > 1:
-        noise = ", ".join(map(str, seeds))
-        text += f"\n\nNumbers are means over the noise seeds {noise}; ± is their standard deviation."
-    return text
 
 # %% ../nbs/07_report.ipynb #db407359
 @dataclass(frozen=True)
@@ -179,17 +189,24 @@ def neutral_values(study: Study) -> dict[str, float]:
     """The neutral value of each further axis of a study."""
     return {axis.name: axis.neutral for axis in study.axes}
 
-
-def held_at(table: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of a tidy table at values of some axes, without the columns of those further axes."""
-    for axis, value in at.items():
-        table = table[table[axis] == value]
-    return table.drop(columns=[axis for axis in further_axes(table) if axis in at]).reset_index(drop=True)
-
-
-def neutral_table(study: Study) -> pd.DataFrame:
-    """The tidy table of a study at the neutral value of every further axis: one over dose and view."""
-    return held_at(study.metrics, neutral_values(study))
+# %% ../nbs/07_report.ipynb #973246c6
+def answer_html(study: Study, answer: Answer) -> Markup:
+    """The card on top of the report: the answer in a sentence, view by view, what it assumes and does not know."""
+    purpose = f"Profile {study.design.profile}: {get_profile(study.design.profile).purpose}."
+    parts = [Markup('<p class="banner">{}</p>').format(purpose)] if study.design.profile in ("tiny", "quick") else []
+    parts += [Markup('<p class="answer"><strong>Answer.</strong> {}</p>').format(answer.sentence())]
+    rows = card(answer).rename_axis("").reset_index()
+    enough = f"What is enough for {answer.advice.wanted}"
+    parts += [table_html(rows, enough, "card")]
+    told = ", ".join(answer.advice.without)
+    if told:
+        left_out = (
+            f"{told}: shown the truth of half of this object, as no experiment is; fly64 advise --with-truth-trained"
+        )
+        parts += [Markup("<p><strong>Left out</strong>: {}.</p>").format(left_out)]
+    parts += [Markup("<p><strong>Assumed</strong>: {}.</p>").format("; ".join(answer.assumed))]
+    parts += [Markup("<p><strong>Not known</strong>: {}.</p>").format("; ".join(answer.unknown))]
+    return Markup("").join(parts)
 
 # %% ../nbs/07_report.ipynb #6ce4e1aa
 def notebook_links(study: Study, seeds: Iterable[int], find: Callable[[int], Job | None]) -> list[tuple[str, str]]:
@@ -210,39 +227,74 @@ def _first_link(text: str, links: Links) -> Markup | str:
     return link(text, links[0][1]) if links else text
 
 
-def _numbers(row: pd.Series, behind: Mapping[str, Links]) -> dict[str, Any]:
-    """Cells of a row of the headline table; a number leads to its comparison, the seconds to the reconstruction."""
-    spread, cells = row.get("± phase MS-SSIM", np.nan), {}
-    for name, value in row.drop("± phase MS-SSIM", errors="ignore").items():
-        text = f"{value:.0f}" if name == "seeds" else f"{value:.4g}"
-        if name == "phase MS-SSIM" and np.isfinite(spread):
+def _numbers(row: pd.Series, behind: Mapping[str, Links], failed: Collection[str] = ()) -> dict[str, Any]:
+    """Cells of a row of the headline table; a number leads to its comparison, the seconds to the reconstruction.
+
+    Numbers whose names are in `failed` are greyed.
+    """
+    cells: dict[str, Any] = {}
+    for name, value in row[[name for name in row.index if not name.startswith("± ")]].items():
+        text, spread = f"{value:.0f}" if name == "seeds" else f"{value:.4g}", row.get(f"± {name}", np.nan)
+        if np.isfinite(spread):
             text += f" ± {spread:.2g}"
-        links = behind["made" if name == "seconds" else "compared"]
-        cells[name] = _first_link(text, links) if np.isfinite(value) else None
+        number = _first_link(text, behind["made" if name == "seconds" else "compared"])
+        if name in failed:
+            number = Markup('<span class="nothing" title="no better than nothing reconstructed">{}</span>').format(
+                number
+            )
+        cells[str(name)] = number if np.isfinite(value) else None
     return cells
+
+
+def _method_cell(
+    study: Study, where: Mapping[str, Any], split: str, method: str, behind: Mapping[str, Links]
+) -> Markup:
+    """A method, its reconstruction and training, whether it was shown the truth, and what speaks against it."""
+    name = Markup("{}").format(_first_link(method, behind["made"]))
+    if behind["trained"]:
+        name += Markup(" <small>{}</small>").format(_first_link("training", behind["trained"]))
+    notes = ["shown the truth"] if study.method(method).learns_truth else []
+    if doubt := study.doubt(**where, split=split, method=method):
+        short = "still falling" if "still falling" in doubt else "at its last epoch"
+        notes.append(Markup('<span title="{}">{}</span>').format(doubt, short))
+    return name + Markup("").join(Markup(" <small>({})</small>").format(note) for note in notes)
 
 # %% ../nbs/07_report.ipynb #1287b075
 def headline_html(study: Study, split: str = "test") -> Markup:
-    """Headline table with a column for each axis.
+    """Headline table with a column for each axis; the last row is what a flat image scores.
 
     A number leads to its comparison, a method to its reconstruction and, where it learned, to its training; with
-    several seeds there are links to those of each.
+    several seeds there are links to those of each. Numbers that are no better than the flat image's are greyed.
     """
     table, axes, rows = study.metrics, shown_axes(study), []
     levels = ["dose", "view", *further_axes(table), "method"]
     seeds = table[table["split"] == split].groupby(levels)["seed"].unique()
-    for place, row in headline(table, split).iterrows():
+    found = headline(table, split)
+    is_flat = found.index.get_level_values("method") == NOTHING
+    failed = {
+        name: no_better_than_nothing(table, metric, channel, split) for name, (channel, metric) in HEADLINE.items()
+    }
+    for place, row in found[~is_flat].iterrows():
         where = dict(zip(levels, place, strict=True))
         method = where.pop("method")
         behind = _behind(study, where, split, method, sorted(seeds[place]))
         values = {name if name == "dose" else axes[name].label: axis_value(value) for name, value in where.items()}
-        name = _first_link(method, behind["made"])
-        if behind["trained"]:
-            name = Markup("{} <small>{}</small>").format(name, _first_link("training", behind["trained"]))
-        cells = {**values, "method": name, **_numbers(row, behind)}
+        name = _method_cell(study, where, split, method, behind)
+        numbers = _numbers(row, behind, [name for name, those in failed.items() if place in those])
+        cells = {**values, "method": name, **numbers}
         if len(study.design.seeds) > 1:
             cells |= {key: Markup(" ").join(itertools.starmap(link, links)) for key, links in behind.items()}
         rows.append(cells)
+    if is_flat.any():
+        flat = found[is_flat].drop(columns="seeds", errors="ignore").mean()
+        any_place = {name: "any" for name in rows[0] if name not in ("method", *flat.index)} if rows else {}
+        rows.append(
+            {
+                **any_place,
+                "method": f"{NOTHING} (nothing reconstructed)",
+                **_numbers(flat, {"compared": (), "made": ()}),
+            }
+        )
     return table_html(pd.DataFrame(rows), f"Against the truth, {split} split")
 
 # %% ../nbs/07_report.ipynb #b82d34c6
@@ -260,8 +312,10 @@ _UP, _DOWN = "viridis", "viridis_r"  # light colours are good: higher is better,
 HEATMAPS = (
     Measure("ms_ssim", "phase", "phase MS-SSIM", (0, 1), _UP),
     Measure("rmse", "phase", "phase RMSE (rad)", None, _DOWN),
+    Measure("contrast", "phase", "phase contrast kept", (0, 1), _UP),
     Measure("ssim", "amplitude", "amplitude SSIM", (0, 1), _UP),
-    Measure("frc50", "complex", "FRC50 (cycles / px)", (0, 0.5), _UP),
+    Measure("contrast", "amplitude", "amplitude contrast kept", (0, 1), _UP),
+    Measure("frc50", "complex", "FRC50 of complex (cycles / px)", (0, 0.5), _UP),
 )
 IN_FULL = (
     *HEATMAPS,
@@ -278,14 +332,17 @@ IN_FULL = (
     *(
         Measure(metric, channel, f"{name} of {channel} (cycles / px)", (0, 0.5), _UP)
         for channel in ("phase", "amplitude", "complex")
-        for metric, name in (("frc50", "FRC50"), ("frc1over7", "FRC at 1/7"))
+        for metric, name in (("frc50", "FRC50"), ("frc_half_bit", "half-bit FRC"), ("frc1over7", "FRC at 1/7"))
         if (metric, channel) != ("frc50", "complex")
     ),
     Measure("ms_ssim_published", "phase", "phase MS-SSIM, published convention", (0, 1), _UP),
     Measure("ssim_published", "phase", "phase SSIM, published convention", (0, 1), _UP),
     Measure("seconds", "complex", "seconds of the reconstruction", None, _DOWN),
 )
-OVER_LIMIT = Measure("rmse_over_limit", "phase", "phase RMSE as a multiple of the shot-noise limit", None, _DOWN)
+# centred on what ptychography can hope for: far below it is a prior at work, or a failure, and no merit
+OVER_LIMIT = Measure(
+    "rmse_over_limit", "phase", "phase RMSE as a multiple of the shot-noise limit", (0, 2 * 2**0.5), "PuOr_r"
+)
 
 # %% ../nbs/07_report.ipynb #016f9d49
 def limit_multiples(table: pd.DataFrame) -> pd.DataFrame:
@@ -322,12 +379,41 @@ def _behind_cells(
 
     return links, lambda row, column, method: study.missing(**where(row, column), method=method)
 
+# %% ../nbs/07_report.ipynb #73f70bdd
+def _told_name(study: Study, method: str) -> str:
+    """A method's name where its numbers stand, with the warning that it was shown the truth."""
+    told = method in study.methods and study.method(method).learns_truth
+    return f"{method} (shown the truth of half of this object)" if told else method
+
+
+def _write_value(study: Study, axis: str, otherwise: Callable[[Any], str]) -> Callable[[Any], str]:
+    """How values of an axis are written: a view with its measured overlap."""
+
+    def view(name: str) -> str:
+        overlap = study.overlaps(name, "test").get("linear_overlap", {}).get("at_mean_spacing", np.nan)
+        return f"{name} ({overlap:.2f})" if np.isfinite(overlap) else name
+
+    return view if axis == "view" else axis_value if axis == "dose" else otherwise
+
+
+def _failed(
+    study: Study, measure: Measure, split: str, held: Mapping[str, Any], rows: str, columns: str
+) -> set[tuple[Any, Any, str]]:
+    """Cells (row, column, method) of a heatmap whose number is greyed."""
+    metric = "rmse" if measure.metric == OVER_LIMIT.metric else measure.metric
+    found, axes = set(), ["dose", "view", *further_axes(study.metrics)]
+    for *values, method in no_better_than_nothing(study.metrics, metric, measure.channel, split):
+        where = dict(zip(axes, values, strict=True))
+        if all(where[axis] == value for axis, value in held.items()):
+            found.add((where[rows], where[columns], method))
+    return found
+
 # %% ../nbs/07_report.ipynb #535efeed
 def metric_heatmaps(
     study: Study, table: pd.DataFrame, measure: Measure, split: str, rows: str = "dose", columns: str = "view",
     at: Mapping[str, Any] | None = None,
 ) -> Markup:  # fmt: skip
-    """Heatmaps of one metric over two axes by method, every number linked to the comparison that measured it.
+    """Heatmaps of one metric over two axes by method, every number linked to its comparison; empty if never measured.
 
     Parameters
     ----------
@@ -340,11 +426,6 @@ def metric_heatmaps(
         Names of two axes.
     at : mapping, optional
         Where other axes are held: the dose, if it is neither; by default the baseline view and the neutral values.
-
-    Returns
-    -------
-    Markup
-        Empty where the metric was never measured.
     """
     axes, at = shown_axes(study), at or {}
     held = {"view": "baseline", **neutral_values(study), **at}
@@ -353,16 +434,24 @@ def metric_heatmaps(
     means, spreads = by_method(here, measure, split, rows, columns)
     if not means:
         return Markup("")
-    measured = here[
-        (here["metric"] == measure.metric) & (here["channel"] == measure.channel) & (here["split"] == split)
-    ]
-    links, why = _behind_cells(study, measured, rows, columns, {**held, "split": split})
+    is_this = (here["metric"] == measure.metric) & (here["channel"] == measure.channel) & (here["split"] == split)
+    links, why = _behind_cells(study, here[is_this], rows, columns, {**held, "split": split})
     whole = {"index": axes[rows].values, "columns": axes[columns].values}
     words = [measure.label, f"{split} split", *(axes[axis].in_words(value) for axis, value in at.items())]
-    write_column = axis_value if columns == "view" else axes[columns].in_words
+    told = {_told_name(study, name): name for name in means}  # as a table's title says it
+    by_title = lambda found: {title: found[name] for title, name in told.items()} if found else None
+    failed = _failed(study, measure, split, held, rows, columns)
+    write_row, write_column = (
+        _write_value(study, rows, axis_value),
+        _write_value(study, columns, axes[columns].in_words),
+    )
+    flat = nothing_scores(here, measure.metric, measure.channel, split)
     return heatmaps_html(
-        {name: mean.reindex(**whole) for name, mean in means.items()}, ", ".join(words), measure.limits, measure.cmap,
-        links, why, spreads, axes[rows].label, write_column=write_column,
+        {title: means[name].reindex(**whole) for title, name in told.items()}, ", ".join(words), measure.limits,
+        measure.cmap, lambda r, c, title: links(r, c, told[title]), lambda r, c, title: why(r, c, told[title]),
+        by_title(spreads), axes[rows].label,
+        write_row=write_row, write_column=write_column, is_nothing=lambda r, c, title: (r, c, told[title]) in failed,
+        foot=f"{NOTHING[0].upper()}{NOTHING[1:]}, nothing reconstructed: {flat:.3f}" if np.isfinite(flat) else "",
     )  # fmt: skip
 
 # %% ../nbs/07_report.ipynb #ec9adec3
@@ -397,24 +486,21 @@ def further_heatmaps(study: Study, measures: Sequence[Measure], split: str = "te
             yield f"{measure.label[0].upper()}{measure.label[1:]} over {words}", shown
 
 # %% ../nbs/07_report.ipynb #6c433fce
-def study_advice(study: Study, split: str = "test", **wanted: float) -> Advice | None:
-    """What a study answers to a wanted quality (``phase_rmse`` or ``frc``), at the neutral values of further axes.
-
-    None where the table has no number of it.
-    """
-    table, metric = neutral_table(study), f"frc{study.design.frc_threshold * 100:.0f}"
-    quality = wanted_quality(frc_metric=metric, **wanted)
-    if values_of(table, quality.metric, quality.channel, split).empty:
-        return None
-    overlaps, light = (read(study.path, study.design, split) for read in (measured_overlaps, light_per_dose))
-    return advice_of(table, overlaps, light, split=split, frc_metric=metric, **wanted)
-
-
 def _interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
+    if row["seeds"] < 2:
+        return "–"  # one draw: an interval without noise in it would be a promise
     low, high = row["low"] > least, np.isfinite(row["high"])
     if low and high:
         return f"{write(row['low'])} to {write(row['high'])}"
     return f"above {write(row['low'])}" if low else f"below {write(row['high'])}" if high else "open"
+
+
+def _bracket(row: pd.Series, write: Callable[[float], str]) -> str:
+    """The simulated conditions that an answer lies between."""
+    if row["relation"] == "lost":
+        return "reached, then lost"
+    ends = (row["bracket_low"], row["bracket_high"])
+    return ", ".join(write(v) if 0 < v < np.inf else "–" for v in ends)
 
 
 RELATIONS = {"about": "", "at most": "≤ ", "more than": "> ", "lost": "only at "}  # reached there, and not with more
@@ -428,8 +514,9 @@ def dose_advice_html(advice: Advice) -> Markup:
         rows.append({
             "method": r["method"], "view": r["view"], **{axis: r[axis] for axis in further_axes(advice.table)},
             "measured overlap": r["overlap"], "photons per exposure": RELATIONS[r["relation"]] + in_short(r["dose"]),
-            "interval": _interval(r, 0, in_short), "photons per pixel": light,
-            "best": advice.wanted.in_words(r["best"]),
+            "known to": _interval(r, 0, in_short), "simulated: too few, enough": _bracket(r, in_short),
+            "photons per pixel": light, "best": advice.wanted.in_words(r["best"]),
+            "phase contrast kept": r["contrast"],
         })  # fmt: skip
     return table_html(pd.DataFrame(rows), f"Dose needed for {advice.wanted}, cheapest for the sample first")
 
@@ -441,7 +528,8 @@ def overlap_advice_html(advice: Advice) -> Markup:
         rows.append({
             "method": r["method"], "photons per exposure": in_short(r["dose"]),
             **{axis: r[axis] for axis in further_axes(advice.table)},
-            "overlap": RELATIONS[r["relation"]] + two(r["overlap"]), "interval": _interval(r, -np.inf, two),
+            "overlap": RELATIONS[r["relation"]] + two(r["overlap"]), "known to": _interval(r, -np.inf, two),
+            "simulated: too little, enough": _bracket(r, two),
             "best": advice.wanted.in_words(r["best"]),
         })  # fmt: skip
     return table_html(pd.DataFrame(rows), f"Overlap needed for {advice.wanted}") if rows else Markup("")

@@ -194,7 +194,7 @@ def test_training_leaves_curves_logs_and_a_network_that_says_what_it_is(study):
     for job in manifest["jobs"]:
         about = read_checkpoint_record(model(study, job["view"], job["method"]))["about"]
         assert [about[k] for k in ("method", "dose", "view")] == [job["method"], 1e4, job["view"]]
-        assert about["gridsize"] == (1 if job["view"] == "baseline" else 2)
+        assert about["gridsize"] == 2
         assert about["settings"]["precision"] in ("float32", "mixed_bfloat16")  # what ran, not "auto"
         assert "return code: 0" in (study / job["log_path"]).read_text()
         lines = layout.history(Condition(1e4, job["view"]), job["method"]).read_text().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import re
 import shutil
 import threading
@@ -18,6 +19,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from conftest import fly64
+from fly64_nb import api
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.base import read_base
 from fly64_nb.design import ChosenAxis, read_study, write_study
@@ -29,7 +31,7 @@ from fly64_nb.results.study import open_study
 from fly64_nb.engine.graph import run_job
 from fly64_nb.engine.job import JobResult
 from fly64_nb.engine.record import record_not_run
-from fly64_nb.show.site import PAGES, choose_renderer, publish_report, quarto_version
+from fly64_nb.show.site import PAGES, Published, choose_renderer, is_rendered_with, publish_report, quarto_version
 
 
 def render_again(study: Path, root: Path, quarto: str) -> Path:
@@ -325,6 +327,35 @@ def test_a_failing_quarto_leaves_the_former_site(copy, tmp_path):
     with pytest.raises(RuntimeError, match="return code 3: ERROR: no pandoc"):
         publish_report(copy, str(broken))
     assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "then, now, again",
+    [
+        ("nbconvert", "nbconvert", False),
+        ("nbconvert", "Quarto 1.8.2", True),
+        ("Quarto 1.8.2", "nbconvert", True),
+        ("Quarto 1.7.31", "Quarto 1.8.2", True),
+        (None, "nbconvert", True),  # a site of an earlier version: it has no record
+    ],
+)
+def test_a_report_is_rendered_again_when_its_renderer_changed(tmp_path, monkeypatch, then, now, again):
+    page = tmp_path / "report" / "_site" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    if then:
+        page.with_name("rendered.json").write_text(json.dumps({"renderer": then}))
+    rendered = []
+    monkeypatch.setattr(api, "choose_renderer", lambda: (None, now))
+    monkeypatch.setattr(api, "publish_report", lambda study: rendered.append(study) or Published(page, now))
+    said = api.publish(tmp_path, JobResult(None, "up to date"))
+    assert bool(rendered) == again
+    assert said == (f"report: {page} (rendered with {now})" if again else f"report: {page}")
+
+
+def test_a_published_report_tells_what_rendered_it(further):
+    assert is_rendered_with(further / "report", choose_renderer("")[1])
+    assert not is_rendered_with(further / "report", "Quarto 1.8.2")
 
 
 def test_the_photons_of_the_report_conserve_energy(study):

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from .optics import split_position
 
 # %% auto #0
-__all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'overlap_metrics', 'canvas']
+__all__ = ['select_by_spacing', 'position_bound', 'form_groups', 'disc_overlap', 'own_overlap', 'overlap_metrics', 'canvas']
 
 # %% ../../nbs/physics/scan.ipynb #151619cf
 def _close_positions(y: np.ndarray, x: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
@@ -192,6 +192,42 @@ def disc_overlap(distance: np.ndarray, diameter: float) -> np.ndarray:
     r = np.clip(np.asarray(distance, float) / diameter, 0, 1)
     return 2 / np.pi * (np.arccos(r) - r * np.sqrt(1 - r**2))
 
+# %% ../../nbs/physics/scan.ipynb #d7fb1474
+def _neighbour_distances(y: np.ndarray, x: np.ndarray, k: int) -> np.ndarray:
+    """Distance of each position to its k nearest neighbours, (n, k), ascending."""
+    points = np.stack([y, x], 1)
+    return cKDTree(points).query(points, k + 1)[0][:, 1:]
+
+
+def _linear_overlap(distance: float, diameter: float) -> float:
+    """Overlap ``1 - d/D`` of two neighbours that are d apart."""
+    return float(1 - distance / diameter)
+
+
+def own_overlap(y: np.ndarray, x: np.ndarray, diameter: float) -> float:
+    """Linear overlap ``1 - d/D`` of a scan, with d the mean distance to the nearest neighbour.
+
+    Parameters
+    ----------
+    y, x : (n,) float arrays
+        Positions in pixels, at least two.
+    diameter : float
+        Reference diameter D in pixels.
+
+    Returns
+    -------
+    float
+        At most 1; negative where neighbours do not touch.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two positions.
+    """
+    if len(y) < 2:
+        raise ValueError(f"own_overlap: needed are two positions, found {len(y)}")
+    return _linear_overlap(_neighbour_distances(y, x, 1).mean(), diameter)
+
 # %% ../../nbs/physics/scan.ipynb #418265f6
 def overlap_metrics(
     y: np.ndarray, x: np.ndarray, groups: np.ndarray, diameter: float, neighbor_count: int
@@ -215,10 +251,9 @@ def overlap_metrics(
         pairs; ``nearest_spacing_px``: statistics of the distance to the nearest neighbour; ``linear_overlap``:
         ``1 - d/D`` at the smallest and at the mean of these distances.
     """
-    points = np.stack([y, x], 1)
-    k = min(neighbor_count, len(points) - 1)
-    distance = cKDTree(points).query(points, k + 1)[0][:, 1:]
-    members = points[groups]
+    k = min(neighbor_count, len(y) - 1)
+    distance = _neighbour_distances(y, x, k)
+    members = np.stack([y, x], 1)[groups]
     pairs = itertools.combinations(range(groups.shape[1]), 2)
     within = [disc_overlap(np.linalg.norm(members[:, a] - members[:, b], axis=1), diameter) for a, b in pairs]
     centres = np.unique(members.mean(1).round(9), axis=0)
@@ -235,8 +270,8 @@ def overlap_metrics(
             "max": float(nearest.max()),
         },
         "linear_overlap": {
-            "at_min_spacing": float(1 - nearest.min() / diameter),
-            "at_mean_spacing": float(1 - nearest.mean() / diameter),
+            "at_min_spacing": _linear_overlap(nearest.min(), diameter),
+            "at_mean_spacing": _linear_overlap(nearest.mean(), diameter),
         },
     }
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,28 @@ import pandas as pd
 
 from ..data.files import array_headers, load_arrays
 from ..design import StudyDesign, read_study
-from .table import further_axes, held_values, methods_of, pivot, read_table, study_places, values_of
+from fly64_nb.quality.table import (
+    LEAST_WAY,
+    NOTHING,
+    TRUTH_HAS,
+    further_axes,
+    held_values,
+    methods_of,
+    no_better_than_nothing,
+    nothing_scores,
+    pivot,
+    read_table,
+    study_places,
+    values_of,
+)
 from ..study.condition import Condition
 from ..study.layout import Layout
 
 # %% auto #0
-__all__ = ['INTERVAL', 'half_period_px', 'frc_of_half_period', 'Wanted', 'wanted_quality', 'Crossing', 'find_crossing',
-           'with_noise', 'needed', 'measured_overlaps', 'light_per_dose', 'in_short', 'dose_sentence',
-           'overlap_sentence', 'dose_columns', 'advise', 'overlap_columns', 'advise_overlap', 'Advice', 'advice_of',
+__all__ = ['USUAL_SHARE', 'INTERVAL', 'UNREACHED', 'half_period_px', 'frc_of_half_period', 'usual_quality', 'refuse_nothing',
+           'Wanted', 'wanted_quality', 'Crossing', 'find_crossing', 'with_noise', 'needed', 'measured_overlaps',
+           'light_per_dose', 'in_short', 'contrast_in_words', 'dose_sentence', 'overlap_sentence', 'dose_columns',
+           'simulated_dose', 'advise', 'overlap_columns', 'advise_overlap', 'Advice', 'advice_of', 'truth_trained',
            'advise_study']
 
 # %% ../../nbs/quality/advice.ipynb #b0f20f43
@@ -47,6 +61,37 @@ def frc_of_half_period(half_period: float, pixel_size_m: float | None = None) ->
         )
     return 0.5 * pixel / half_period
 
+# %% ../../nbs/quality/advice.ipynb #b5af5013
+USUAL_SHARE = 0.25
+
+
+def usual_quality(table: pd.DataFrame, split: str = "test", share: float = USUAL_SHARE) -> Wanted:
+    """A phase RMSE of a share of the object's phase contrast.
+
+    Raises
+    ------
+    ValueError
+        If the table does not know what a flat image scores, as that of an older study.
+    """
+    contrast = nothing_scores(table, "rmse", "phase", split)
+    if not contrast > 0:
+        raise ValueError(
+            f"advice: found no row of a {NOTHING!r} in the table, which tells the object's contrast; "
+            "needed is a wanted quality, or comparisons by this version (`fly64 run` makes them)"
+        )
+    return Wanted("phase", "rmse", share * contrast, True, share)
+
+
+def refuse_nothing(table: pd.DataFrame, wanted: Wanted, split: str) -> None:
+    """ValueError for a wanted quality that is no better than nothing reconstructed."""
+    flat = nothing_scores(table, wanted.metric, wanted.channel, split)
+    truth = TRUTH_HAS.get(wanted.metric, np.nan)
+    if (wanted.value - flat) / (truth - flat) < LEAST_WAY:
+        raise ValueError(
+            f"advice: found {wanted}; needed is better than {wanted.in_words(flat + LEAST_WAY * (truth - flat))}: "
+            f"a flat image, nothing reconstructed, has {wanted.in_words(flat)}"
+        )
+
 # %% ../../nbs/quality/advice.ipynb #b3c9f7d0
 @dataclass(frozen=True)
 class Wanted:
@@ -60,12 +105,15 @@ class Wanted:
         rad, or cycles per pixel.
     lower : bool
         Lower is better.
+    share : float or None
+        Of the object's phase contrast (the standard deviation of its phase), where the value was chosen as one.
     """
 
     channel: str
     metric: str
     value: float
     lower: bool
+    share: float | None = None
 
     @property
     def label(self) -> str:
@@ -82,7 +130,8 @@ class Wanted:
 
     def __str__(self) -> str:
         words = self.in_words(self.value)
-        return f"a phase RMSE of {words}" if self.lower else words
+        share = f" ({self.share:.0%} of the object's phase contrast)" if self.share else ""
+        return f"a phase RMSE of {words}{share}" if self.lower else words
 
 # %% ../../nbs/quality/advice.ipynb #5905600e
 def wanted_quality(phase_rmse: float | None = None, frc: float | None = None, frc_metric: str = "frc50") -> Wanted:
@@ -240,6 +289,22 @@ def _interval(low: float, high: float) -> str:
         return f"below {in_short(high)}" if np.isfinite(high) else "anything"
     return f"{in_short(low)} to {in_short(high)}" if np.isfinite(high) else f"above {in_short(low)}"
 
+# %% ../../nbs/quality/advice.ipynb #41c139c8
+_FRACTIONS = {
+    0.05: "a twentieth", 0.1: "a tenth", 0.2: "a fifth", 0.25: "a quarter", 0.33: "a third", 0.4: "two fifths",
+    0.5: "half", 0.6: "three fifths", 0.75: "three quarters", 0.9: "nine tenths",
+}  # fmt: skip
+
+
+def contrast_in_words(kept: float) -> str:
+    """What a slope of the reconstruction on the truth means to who reads a phase shift from it."""
+    wrong = abs(1 - kept)
+    if wrong < 0.03:
+        return f"keeps the phase contrast ({kept:.2f})"
+    fraction = _FRACTIONS[min(_FRACTIONS, key=lambda share: abs(share - wrong))]
+    size = "small" if kept < 1 else "large"
+    return f"keeps {kept:.2f} of the phase contrast: a phase shift would be read {fraction} too {size}"
+
 
 def _further_in_words(row: Mapping[str, Any], further: Sequence[str]) -> list[str]:
     """Values of the further axes in words: ``position error 0.5``."""
@@ -255,7 +320,8 @@ def dose_sentence(row: Mapping[str, Any], wanted: Wanted, further: Sequence[str]
     if not row["monotone"] and row["relation"] != "lost":
         notes.append("met at a lower dose as well, but not at all above it")
     if row["seeds"] < 2:
-        notes.append("one seed, its noise unknown")
+        notes.append("one noise draw, so no interval")
+    kept = f"; {contrast_in_words(row['contrast'])}" if np.isfinite(row["contrast"]) else ""
     best = f"best {wanted.in_words(row['best'])} at {in_short(row['best_dose'])}"
     if row["relation"] == "more than":
         return f"{where}: not reached up to {dose} ({'; '.join([best, *notes])})"
@@ -264,16 +330,17 @@ def dose_sentence(row: Mapping[str, Any], wanted: Wanted, further: Sequence[str]
     most, light = "at most " if row["relation"] == "at most" else "", row["photons_per_pixel"]
     cost = f", {most}{in_short(light)} photons per pixel" if np.isfinite(light) else ""
     if most:
-        return f"{where}: already at {dose} ({'; '.join(['the lowest simulated', *notes])}){cost}"
+        return f"{where}: already at {dose} ({'; '.join(['the lowest simulated', *notes])}){cost}{kept}"
     simulated = f"simulated: {in_short(row['bracket_low'])} is not enough, {in_short(row['bracket_high'])} is"
-    return f"{where}: about {dose} ({'; '.join([_interval(row['low'], row['high']), simulated, *notes])}){cost}"
+    interval = [_interval(row["low"], row["high"])] if row["seeds"] > 1 else []
+    return f"{where}: about {dose} ({'; '.join([*interval, simulated, *notes])}){cost}{kept}"
 
 # %% ../../nbs/quality/advice.ipynb #64a56594
 def overlap_sentence(row: Mapping[str, Any], wanted: Wanted, further: Sequence[str] = ()) -> str:
     """A row of `advise_overlap` as a sentence; `further` are the names of its further axes."""
     dose = f"{row['method']} at {in_short(row['dose'])} photons per exposure"
     where, overlap = ", ".join([dose, *_further_in_words(row, further)]), f"an overlap of {row['overlap']:.2f}"
-    notes = [] if row["seeds"] > 1 else ["one seed, its noise unknown"]
+    notes = [] if row["seeds"] > 1 else ["one noise draw, so no interval"]
     best = f"best {wanted.in_words(row['best'])} at {row['best_overlap']:.2f}"
     if row["relation"] == "lost":
         return f"{where}: reached at {overlap}, but lost again above ({'; '.join([best, *notes])})"
@@ -281,9 +348,10 @@ def overlap_sentence(row: Mapping[str, Any], wanted: Wanted, further: Sequence[s
         return f"{where}: not reached up to {overlap} ({'; '.join([best, *notes])})"
     if row["relation"] == "at most":
         return f"{where}: already at {overlap} ({'; '.join(['the lowest simulated', *notes])})"
-    interval = " to ".join(f"{v:.2f}" if np.isfinite(v) else "open" for v in (row["low"], row["high"]))
+    ends = " to ".join(f"{v:.2f}" if np.isfinite(v) else "open" for v in (row["low"], row["high"]))
     simulated = f"simulated: {row['bracket_low']:.2f} is not enough, {row['bracket_high']:.2f} is"
-    return f"{where}: an overlap of about {row['overlap']:.2f} ({'; '.join([interval, simulated, *notes])})"
+    interval = [ends] if row["seeds"] > 1 else []
+    return f"{where}: an overlap of about {row['overlap']:.2f} ({'; '.join([*interval, simulated, *notes])})"
 
 # %% ../../nbs/quality/advice.ipynb #51bc0f11
 INTERVAL = ["low", "high", "bracket_low", "bracket_high"]
@@ -292,19 +360,24 @@ INTERVAL = ["low", "high", "bracket_low", "bracket_high"]
 def dose_columns(further: Sequence[str] = ()) -> list[str]:
     """Columns of `advise` in order."""
     found = ["overlap", "relation", "dose", *INTERVAL, "photons_per_pixel"]
-    return ["method", "view", *further, *found, "seeds", "best", "best_dose", "monotone", "sentence"]
+    return ["method", "view", *further, *found, "seeds", "best", "best_dose", "contrast", "monotone", "sentence"]
 
 
-def _values(table: pd.DataFrame, wanted: Wanted, split: str) -> pd.Series:
-    """What the table has of a wanted quality, by axes, method and seed."""
+def _values(table: pd.DataFrame, wanted: Wanted, split: str, without: Collection[str]) -> pd.Series:
+    """A wanted quality by axes, method and seed; where nothing is reconstructed that of the flat image."""
     values = values_of(table, wanted.metric, wanted.channel, split)
+    methods = values.index.get_level_values("method")
+    values = values[~methods.isin([NOTHING, *without])]
     if values.empty:
         splits = ", ".join(sorted(set(table["split"]))) or "none"
         raise ValueError(
             f"advice: found no number of {wanted.channel} {wanted.metric} for the split {split!r} "
             f"in {len(table)} rows; needed are comparisons of this split (splits there: {splits})"
         )
-    return values
+    failed = no_better_than_nothing(table, "rmse", "phase", split)
+    condition = values.index.droplevel("seed")
+    flat = nothing_scores(table, wanted.metric, wanted.channel, split)
+    return values.mask(condition.isin(list(failed)), flat if np.isfinite(flat) else 0.0)
 
 
 def _curves(table: pd.DataFrame, values: pd.Series, names: list[str]) -> list[tuple[dict[str, Any], pd.Series]]:
@@ -327,6 +400,8 @@ def _dose_row(here: pd.Series, wanted: Wanted, overlap: float, light: float) -> 
     curves = wanted.deficit(here).unstack("seed")
     c, (best, best_dose) = needed(curves.set_axis(np.log10(curves.index.to_numpy(float)))), _best(here, wanted)
     dose, *interval = (float(10.0**v) for v in (c.at, c.low, c.high, *c.bracket))
+    if curves.shape[1] < 2:  # an interval without noise in it would be a promise
+        interval[:2] = np.nan, np.nan
     found = {"overlap": overlap, "relation": c.relation, "dose": dose, **dict(zip(INTERVAL, interval, strict=True))}
     return {
         **found,
@@ -337,16 +412,22 @@ def _dose_row(here: pd.Series, wanted: Wanted, overlap: float, light: float) -> 
         "monotone": c.monotone,
     }
 
+
+def simulated_dose(row: Mapping[str, Any]) -> float:
+    """The simulated dose that a row of `advise` stands on: the least one that is enough, else that of the best."""
+    if row["relation"] == "about":
+        return float(row["bracket_high"])
+    return float(row["dose"] if row["relation"] == "at most" else row["best_dose"])
+
 # %% ../../nbs/quality/advice.ipynb #acef4343
 def advise(
     table: pd.DataFrame,
+    wanted: Wanted,
     *,
-    phase_rmse: float | None = None,
-    frc: float | None = None,
     split: str = "test",
     overlaps: Mapping[str, float] | None = None,
     light: Mapping[str, float] | None = None,
-    frc_metric: str = "frc50",
+    without: Collection[str] = (),
 ) -> pd.DataFrame:
     """The dose that each method needs in each view for a wanted quality.
 
@@ -354,32 +435,36 @@ def advise(
     ----------
     table : DataFrame
         A study's tidy table.
-    phase_rmse, frc : float, optional
-        What is wanted, exactly one: phase RMSE in rad, or resolution in cycles per pixel.
+    wanted : Wanted
+        From `wanted_quality` or `usual_quality`.
     split : str
     overlaps, light : mapping of view to float, optional
         From `measured_overlaps` and `light_per_dose`.
-    frc_metric : str
-        Name of the resolution in the table.
+    without : collection of str
+        Methods that are left out.
 
     Returns
     -------
     DataFrame
         A row for each method, view and value of further axes: ``relation`` (see `Crossing`), ``dose`` (photons per
-        exposure), the interval ``low`` to ``high`` (0 or infinite where it is open), the simulated doses around it,
-        ``photons_per_pixel`` that fall on the sample at that dose, number of ``seeds``, the ``best`` value and its
-        dose, whether the curve is ``monotone`` there, and all that in a ``sentence``.
+        exposure), the interval ``low`` to ``high`` (0 or infinite where it is open, missing with one seed), the
+        simulated doses around it, ``photons_per_pixel`` that fall on the sample at that dose, number of ``seeds``, the
+        ``best`` value and its dose, the phase ``contrast`` kept at the `simulated_dose`, whether the curve is
+        ``monotone`` there, and all that in a ``sentence``.
 
     Raises
     ------
     ValueError
-        If not exactly one quality is wanted, or the table has no number of it.
+        If the table has no number of it, or a flat image is nearly as good.
     """
-    wanted, further, rows = wanted_quality(phase_rmse, frc, frc_metric), further_axes(table), []
-    overlaps, light = overlaps or {}, light or {}
-    for where, here in _curves(table, _values(table, wanted, split), ["view", *further, "method"]):
+    refuse_nothing(table, wanted, split)
+    further, rows, overlaps, light = further_axes(table), [], overlaps or {}, light or {}
+    levels = ["view", *further, "method"]
+    kept = values_of(table, "contrast", "phase", split).groupby(["dose", *levels]).mean()
+    for where, here in _curves(table, _values(table, wanted, split, without), levels):
         view = where["view"]
         row = {**where, **_dose_row(here, wanted, overlaps.get(view, np.nan), light.get(view, np.nan))}
+        row["contrast"] = kept.get((simulated_dose(row), *(where[level] for level in levels)), np.nan)
         rows.append({**row, "sentence": dose_sentence(row, wanted, further)})
     found = pd.DataFrame(rows, columns=dose_columns(further))
     cost = found["photons_per_pixel"] if found["photons_per_pixel"].notna().all() else found["dose"]
@@ -401,7 +486,8 @@ def _overlap_row(
     best, best_overlap = _best(here.rename(overlaps, level="view"), wanted)
     lit = sorted((overlap, light.get(view, np.nan)) for view, overlap in overlaps.items())
     photons = dose * np.exp(np.interp(c.at, [o for o, _ in lit], np.log([n for _, n in lit])))
-    interval = dict(zip(INTERVAL, (c.low, c.high, *c.bracket), strict=True))
+    ends = (c.low, c.high) if curves.shape[1] > 1 else (np.nan, np.nan)
+    interval = dict(zip(INTERVAL, (*ends, *c.bracket), strict=True))
     return {
         "relation": c.relation,
         "overlap": float(c.at),
@@ -415,13 +501,12 @@ def _overlap_row(
 # %% ../../nbs/quality/advice.ipynb #8e5e6f9a
 def advise_overlap(
     table: pd.DataFrame,
+    wanted: Wanted,
     overlaps: Mapping[str, float],
     *,
-    phase_rmse: float | None = None,
-    frc: float | None = None,
     split: str = "test",
     light: Mapping[str, float] | None = None,
-    frc_metric: str = "frc50",
+    without: Collection[str] = (),
 ) -> pd.DataFrame:
     """The overlap that each method needs at each dose for a wanted quality; arguments and errors as in `advise`.
 
@@ -433,8 +518,8 @@ def advise_overlap(
         Columns as in `advise`, with ``overlap`` in the place of the dose: ``low`` and ``high`` are infinite where they
         are open, and ``photons_per_pixel`` is interpolated between the views.
     """
-    wanted, further, rows = wanted_quality(phase_rmse, frc, frc_metric), further_axes(table), []
-    values = _values(table, wanted, split)
+    further, rows = further_axes(table), []
+    values = _values(table, wanted, split, without)
     values = values[values.index.get_level_values("view").isin(list(overlaps))]
     for where, here in _curves(table, values, ["method", *further, "dose"]):
         where["dose"] = float(where["dose"])
@@ -443,6 +528,9 @@ def advise_overlap(
     return pd.DataFrame(rows, columns=overlap_columns(further))
 
 # %% ../../nbs/quality/advice.ipynb #bf1a3d54
+UNREACHED = ("more than", "lost")
+
+
 @dataclass(frozen=True)
 class Advice:
     """What a study answers to a wanted quality.
@@ -457,6 +545,8 @@ class Advice:
         Measured overlaps.
     doses, needed_overlaps : DataFrame
         See `advise` and `advise_overlap`.
+    without : tuple of str
+        Methods that are left out, since they were shown the truth.
     """
 
     wanted: Wanted
@@ -465,10 +555,11 @@ class Advice:
     overlaps: Mapping[str, float]
     doses: pd.DataFrame
     needed_overlaps: pd.DataFrame
+    without: tuple[str, ...] = ()
 
     def cheapest(self) -> str:
         """The answer in one sentence: the condition that costs the sample least, or that there is none."""
-        if self.doses["relation"].iloc[0] in ("more than", "lost"):
+        if self.doses["relation"].iloc[0] in UNREACHED:
             return _nearest_sentence(self.doses, self.wanted, further_axes(self.table))
         return _cheapest_sentence(self.doses, further_axes(self.table))
 
@@ -479,7 +570,7 @@ class Advice:
     def grids(self, at: Mapping[str, float] | None = None) -> dict[str, pd.DataFrame]:
         """The wanted quality by method: means over seeds at each measured overlap (rows, rising) and dose (columns)."""
         views, grids = sorted(self.overlaps, key=lambda view: self.overlaps[view]), {}
-        for method in methods_of(self.table):
+        for method in (name for name in methods_of(self.table) if name not in self.without):
             mean = pivot(self.table, self.wanted.metric, self.wanted.channel, method, self.split, at=at)
             if len(mean):
                 grids[method] = mean.T.reindex(views).set_axis([self.overlaps[view] for view in views])
@@ -502,39 +593,68 @@ def _cheapest_sentence(doses: pd.DataFrame, further: Sequence[str]) -> str:
     """The first row of `advise`, and what cannot be told apart from it: intervals of the cost overlap."""
     first = doses.iloc[0]
     most, known = "at most " if first["relation"] == "at most" else "", np.isfinite(first["photons_per_pixel"])
-    where = f"overlap {first['overlap']:.2f} ({first['view']})" if np.isfinite(first["overlap"]) else first["view"]
+    known_overlap = np.isfinite(first["overlap"])
+    where = f"overlap {first['overlap']:.2f} ({first['view']})" if known_overlap else f"the {first['view']} view"
     where = ", ".join([where, *_further_in_words(first, further)])
-    interval = f" ({_interval(first['low'], first['high'])})" if not most else ""
+    interval = f" ({_interval(first['low'], first['high'])})" if not most and first["seeds"] > 1 else ""
     cost = f", {most}{in_short(first['photons_per_pixel'])} photons per pixel" if known else ""
     dose = f"{most}{in_short(first['dose'])} photons per exposure{interval}"
-    price = lambda row, column: row[column] * (row["photons_per_pixel"] / row["dose"] if known else 1)
-    reached = [row for _, row in doses.iloc[1:].iterrows() if row["relation"] not in ("more than", "lost")]
+    rest = _rivals(doses, further)
+    kept = f"; it {contrast_in_words(first['contrast'])}" if np.isfinite(first["contrast"]) else ""
+    return f"Cheapest: {first['method']} at {where} and {dose}{cost}{kept}{rest}"
+
+
+def _rivals(doses: pd.DataFrame, further: Sequence[str]) -> str:
+    """What cannot be told apart in cost from the first row of `advise`, in words."""
+    first, known = doses.iloc[0], np.isfinite(doses["photons_per_pixel"].iloc[0])
+
+    def price(row: pd.Series, end: str) -> float:
+        # without an interval the simulated doses around it are all that is known
+        edge = row[end] if row["seeds"] > 1 else row[f"bracket_{end}"]
+        return edge * (row["photons_per_pixel"] / row["dose"] if known else 1)
+
+    reached = [row for _, row in doses.iloc[1:].iterrows() if row["relation"] not in UNREACHED]
     rivals = [row for row in reached if price(row, "low") <= price(first, "high")]
-    names = [" ".join([row["method"], row["view"], *_further_in_words(row, further)]) for row in rivals]
+    names = [
+        ", ".join(
+            [f"{row['method']} at overlap {row['overlap']:.2f} ({row['view']})", *_further_in_words(row, further)]
+        )
+        for row in rivals
+    ]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    rest = f"; not told apart from it: {', '.join(names[:3])}{more}" if names else ""
-    return f"Cheapest: {first['method']} at {where} and {dose}{cost}{rest}"
+    return f"; in cost not told apart from it: {'; '.join(names[:3])}{more}" if names else ""
 
 # %% ../../nbs/quality/advice.ipynb #0db29c07
 def advice_of(
     table: pd.DataFrame,
+    wanted: Wanted,
     overlaps: Mapping[str, float],
     light: Mapping[str, float] | None = None,
+    *,
+    split: str = "test",
+    without: Collection[str] = (),
+) -> Advice:
+    """Everything that a tidy table answers to a wanted quality; arguments and errors as in `advise`."""
+    asked: dict[str, Any] = {"split": split, "light": light, "without": without}
+    doses, needed_overlaps = (
+        advise(table, wanted, overlaps=overlaps, **asked),
+        advise_overlap(table, wanted, overlaps, **asked),
+    )
+    return Advice(wanted, split, table, overlaps, doses, needed_overlaps, tuple(without))
+
+# %% ../../nbs/quality/advice.ipynb #d4f0b6ce
+def truth_trained(design: StudyDesign) -> tuple[str, ...]:
+    """Methods of a study that were shown the truth of the train split: no experimenter has them."""
+    return tuple(method.name for method in design.methods if method.learns_truth)
+
+
+def advise_study(
+    study: str | Path,
     *,
     phase_rmse: float | None = None,
     frc: float | None = None,
     split: str = "test",
-    frc_metric: str = "frc50",
-) -> Advice:
-    """Everything that a tidy table answers to a wanted quality; arguments and errors as in `advise`."""
-    asked: dict[str, Any] = {"phase_rmse": phase_rmse, "frc": frc, "frc_metric": frc_metric}
-    asked |= {"split": split, "light": light}
-    doses, needed_overlaps = advise(table, overlaps=overlaps, **asked), advise_overlap(table, overlaps, **asked)
-    return Advice(wanted_quality(phase_rmse, frc, frc_metric), split, table, overlaps, doses, needed_overlaps)
-
-# %% ../../nbs/quality/advice.ipynb #d4f0b6ce
-def advise_study(
-    study: str | Path, *, phase_rmse: float | None = None, frc: float | None = None, split: str = "test"
+    with_truth_trained: bool = False,
 ) -> Advice:
     """What a study's ``metrics.csv``, measured overlaps and photons answer to a wanted quality.
 
@@ -542,18 +662,23 @@ def advise_study(
     ----------
     study : path
     phase_rmse, frc : float, optional
-        What is wanted, exactly one: phase RMSE in rad, or resolution in cycles per pixel.
+        What is wanted: phase RMSE in rad, or resolution in cycles per pixel. Neither: `usual_quality`.
     split : str
+    with_truth_trained : bool
+        Count methods that were shown the truth of half of this object.
 
     Raises
     ------
     ValueError
-        If not exactly one quality is wanted, or the study has no comparison of the split.
+        If both qualities are wanted, or the study has no comparison of the split.
     FormatError
         If the study has no design or no tidy table.
     """
     design = read_study(study)["design"]
     resolution = f"frc{design.frc_threshold * 100:.0f}"
     table = read_table(Layout(Path(study)).metrics)
+    given = phase_rmse is not None or frc is not None
+    wanted = wanted_quality(phase_rmse, frc, resolution) if given else usual_quality(table, split)
     overlaps, light = measured_overlaps(study, design, split), light_per_dose(study, design, split)
-    return advice_of(table, overlaps, light, phase_rmse=phase_rmse, frc=frc, split=split, frc_metric=resolution)
+    without = () if with_truth_trained else truth_trained(design)
+    return advice_of(table, wanted, overlaps, light, split=split, without=without)

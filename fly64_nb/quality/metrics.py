@@ -14,8 +14,8 @@ from scipy.signal.windows import tukey
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 # %% auto #0
-__all__ = ['MS_SSIM_WEIGHTS', 'ms_ssim_scales', 'ms_ssim', 'image_metrics', 'published_phase_metrics', 'fourier_ring_correlation',
-           'crossing']
+__all__ = ['MS_SSIM_WEIGHTS', 'ms_ssim_scales', 'ms_ssim', 'image_metrics', 'published_phase_metrics', 'contrast_kept',
+           'fourier_ring_correlation', 'ring_pixels', 'half_bit_threshold', 'crossing']
 
 # %% ../../nbs/quality/metrics.ipynb #c5b03fc9
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. (2003), table 1
@@ -110,6 +110,53 @@ def published_phase_metrics(truth: np.ndarray, image: np.ndarray, sigma: float =
         ),
     }
 
+# %% ../../nbs/quality/metrics.ipynb #1a5df45e
+def contrast_kept(truth: np.ndarray, image: np.ndarray) -> float:
+    """Share of the truth's contrast that a real image has: slope of the least-squares line of image over truth.
+
+    1 keeps the contrast, 0.8 means that a phase shift is read a fifth too small, a flat image has 0.
+
+    Parameters
+    ----------
+    truth, image : (h, w) float arrays
+        Same unit (transmission, or radians); it cancels.
+
+    Raises
+    ------
+    ValueError
+        If the truth is constant.
+
+    Notes
+    -----
+    Errors of the image that do not depend on the truth, such as noise, do not change it on average.
+    """
+    truth, image = np.asarray(truth, np.float64), np.asarray(image, np.float64)
+    if not np.ptp(truth) > 0:
+        raise ValueError("contrast_kept: the truth is constant in this field; no contrast to keep")
+    centred = truth - truth.mean()
+    return float(np.sum((image - image.mean()) * centred) / np.sum(centred**2))
+
+# %% ../../nbs/quality/metrics.ipynb #7ab5aac8
+def _tukey_window(shape: tuple[int, int]) -> np.ndarray:
+    """Window that takes the edges of a field to zero, so that they do not correlate."""
+    return np.outer(*(tukey(n, 0.25) for n in shape))
+
+
+def _ring_index(shape: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """Ring of each pixel of a spectrum, and the number of rings; what has this number is a corner, in no ring."""
+    frequency = np.hypot(*np.meshgrid(*(fft.fftfreq(n) for n in shape), indexing="ij"))
+    rings = min(shape) // 2
+    return np.minimum((frequency * 2 * rings).astype(int), rings), rings
+
+
+def _spectrum(image: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Spectrum of an image without its mean, in a window; zero for an image that is flat."""
+    varied = image - (image * window).sum() / window.sum()
+    # 32-bit numbers after a few Fourier transforms: what varies by less is rounding, and has a correlation of its own
+    if np.abs(varied).max() <= 1e-5 * np.abs(image).max():
+        return np.zeros(image.shape, complex)
+    return fft.fft2(varied * window)
+
 # %% ../../nbs/quality/metrics.ipynb #2cf63940
 def fourier_ring_correlation(truth: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fourier ring correlation of two real or complex images of one shape.
@@ -117,37 +164,103 @@ def fourier_ring_correlation(truth: np.ndarray, image: np.ndarray) -> tuple[np.n
     Returns
     -------
     (frequency, correlation)
-        Ring centres in cycles per pixel, up to 0.5, and the correlation in each ring.
+        Ring centres in cycles per pixel, up to 0.5, and the correlation in each ring; 0 everywhere for a flat image.
 
     Notes
     -----
     Saxton and Baumeister, J. Microsc. 127 (1982). The mean is removed first: it would dominate the lowest ring.
     """
-    window = np.outer(*(tukey(n, 0.25) for n in truth.shape))
-    a, b = (fft.fft2((i - (i * window).sum() / window.sum()) * window) for i in (truth, image))
-    frequency = np.hypot(*np.meshgrid(*(fft.fftfreq(n) for n in truth.shape), indexing="ij"))
-    rings = min(truth.shape) // 2
-    index = np.minimum((frequency * 2 * rings).astype(int), rings)  # the last bin collects the corners and is dropped
+    window = _tukey_window(truth.shape)
+    a, b = (_spectrum(i, window) for i in (truth, image))
+    index, rings = _ring_index(truth.shape)
     total = lambda values: np.bincount(index.ravel(), values.ravel(), rings + 1)[:rings]
     power = np.maximum(total(np.abs(a) ** 2) * total(np.abs(b) ** 2), 1e-300)
     correlation = total((a * b.conj()).real) / np.sqrt(power)
     # the lowest ring holds nothing but the mean, which was removed
     return ((np.arange(rings) + 0.5) / (2 * rings))[1:], correlation[1:]
 
+# %% ../../nbs/quality/metrics.ipynb #f3d8d0f3
+def ring_pixels(shape: tuple[int, int], real: bool) -> np.ndarray:
+    """Independent pixels in each ring of `fourier_ring_correlation`, (n,) float64, the lowest ring dropped as there.
 
-def crossing(frequency: np.ndarray, correlation: np.ndarray, threshold: float) -> float:
-    """Frequency at which a correlation falls from above a threshold to below it for the first time, interpolated.
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the images.
+    real : bool
+        The images are real: one half of their spectrum is the other one's conjugate (Friedel symmetry), so half as many
+        pixels are independent.
 
-    A reconstruction can miss the lowest frequencies and be right about finer ones, so rings before the first one above
-    the threshold do not count. 0 if no ring is above it, the last frequency if it is never left.
+    Notes
+    -----
+    The window correlates neighbours in Fourier space. What stays independent is the share of the image that it leaves,
+    taken as the mean of its square.
     """
-    above = correlation >= threshold
-    if not above.any():
+    index, rings = _ring_index(shape)
+    pixels = np.bincount(index.ravel(), minlength=rings + 1)[1:rings]
+    return pixels * np.mean(_tukey_window(shape) ** 2) * (0.5 if real else 1.0)
+
+
+def half_bit_threshold(pixels: np.ndarray) -> np.ndarray:
+    """Half-bit threshold of the Fourier ring correlation for rings of so many independent pixels, same shape.
+
+    Notes
+    -----
+    T = (0.2071 + 1.9102 / sqrt(n)) / (1.2071 + 0.9102 / sqrt(n)) for n pixels: van Heel and Schatz, J. Struct. Biol.
+    151 (2005) 250. It was made for two noisy halves of the data and says where their sum holds half a bit a pixel.
+    Against a noise-free truth, which correlates better than a second half would, it is a companion to fixed
+    thresholds, not a stricter test.
+    """
+    root = np.sqrt(np.asarray(pixels, float))
+    return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+
+# %% ../../nbs/quality/metrics.ipynb #d1a5f40b
+_RUN_RINGS, _RUN_SHARE = 5, 0.05
+
+
+def _run_means(excess: np.ndarray, whole: bool) -> np.ndarray:
+    """Mean over a run from each ring on; at the upper end over what is left, or over the last whole run."""
+    run = min(max(_RUN_RINGS, round(_RUN_SHARE * len(excess))), len(excess))
+    first = np.arange(len(excess))
+    if whole:
+        first = np.minimum(first, len(excess) - run)
+    return np.array([excess[i : i + run].mean() for i in first])
+
+
+def crossing(frequency: np.ndarray, correlation: np.ndarray, threshold: float | np.ndarray) -> float:
+    """Frequency at which a correlation falls below a threshold and stays there on average, interpolated.
+
+    Parameters
+    ----------
+    frequency, correlation : (n,) float arrays
+        Rings in ascending order.
+    threshold : float or (n,) float array
+        One number, or one for each ring such as `half_bit_threshold`.
+
+    Returns
+    -------
+    float
+        Between the last ring above the threshold and the next one. 0 if no ring begins, the last frequency if the
+        threshold is never left for good.
+
+    Notes
+    -----
+    A ring below the threshold is a fall when the mean of it and the following rings of a run is below, too. The run is
+    five rings, or 5 % of the rings if that is more; near the last ring it is what is left. So one bad ring is a dip.
+    A reconstruction can miss the lowest frequencies and be right about finer ones, so rings before the beginning do
+    not count. A ring above the threshold is a beginning when the mean over a whole run is above: a ring that is above
+    by luck begins nothing, and neither do the lowest two or three rings alone.
+    """
+    excess = np.asarray(correlation, float) - threshold
+    above = excess >= 0
+    begins = np.flatnonzero(above & (_run_means(excess, whole=True) >= 0))
+    if not len(begins):
         return 0.0
-    begin = int(np.argmax(above))
-    below = begin + np.flatnonzero(~above[begin:])
-    if not len(below):
+    falls = np.flatnonzero(~above & (_run_means(excess, whole=False) < 0))
+    falls = falls[falls > begins[0]]
+    if not len(falls):
         return float(frequency[-1])
-    i = below[0]
-    share = (correlation[i - 1] - threshold) / (correlation[i - 1] - correlation[i])
-    return float(frequency[i - 1] + share * (frequency[i] - frequency[i - 1]))
+    # the ring before the fall can be a dip itself: the fall starts at the last ring above
+    i = int(np.flatnonzero(above[: falls[0]])[-1])
+    share = excess[i] / (excess[i] - excess[i + 1])
+    return float(frequency[i] + share * (frequency[i + 1] - frequency[i]))

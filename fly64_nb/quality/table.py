@@ -5,7 +5,7 @@
 # %% ../../nbs/quality/table.ipynb #a5a31538
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pandas as pd
 from ..data.files import FormatError, atomic_path
 
 # %% auto #0
-__all__ = ['ALIASES', 'HEADLINE', 'LEAD_COLUMNS', 'metrics_columns', 'further_axes', 'axis_values', 'methods_of', 'study_places',
-           'read_table', 'gather_metrics', 'write_metrics', 'values_of', 'held_values', 'pivot', 'pivot_spread',
-           'headline', 'best_method']
+__all__ = ['NOTHING', 'ALIASES', 'TRUTH_HAS', 'LEAST_WAY', 'HEADLINE', 'LEAD_COLUMNS', 'metrics_columns', 'further_axes',
+           'axis_values', 'methods_of', 'study_places', 'read_table', 'gather_metrics', 'write_metrics', 'held_at',
+           'values_of', 'held_values', 'pivot', 'pivot_spread', 'nothing_scores', 'way_from_nothing',
+           'no_better_than_nothing', 'headline', 'is_outside_noise', 'best_method']
 
 # %% ../../nbs/quality/table.ipynb #d35c8670
 def metrics_columns(further: Sequence[str] = ()) -> list[str]:
@@ -37,15 +38,18 @@ def axis_values(table: pd.DataFrame, axis: str) -> list[Any]:
     return sorted(values) if axis == "dose" else values
 
 
+NOTHING = "flat image"  # what is compared when nothing is reconstructed; no method can have this name
+
+
 def methods_of(table: pd.DataFrame) -> list[str]:
-    """Names of the methods, as they first appear in the table."""
-    return list(dict.fromkeys(table["method"]))
+    """Names of the methods, as they first appear in the table; the flat image is none."""
+    return [name for name in dict.fromkeys(table["method"]) if name != NOTHING]
 
 
 def study_places(table: pd.DataFrame) -> Mapping[str, Callable[[Any], int]]:
     """For each axis, and for ``method``, a function from a value to its place in the study's order."""
     axes = ["dose", "view", *further_axes(table)]
-    return {axis: axis_values(table, axis).index for axis in axes} | {"method": methods_of(table).index}
+    return {axis: axis_values(table, axis).index for axis in axes} | {"method": [*methods_of(table), NOTHING].index}
 
 # %% ../../nbs/quality/table.ipynb #61465dae
 ALIASES = {"PtychoPINN": "PINN", "Baseline": "Supervised", "PtyChi": "LSQML"}
@@ -111,6 +115,13 @@ def write_metrics(path: str | Path, table: pd.DataFrame) -> None:
     """Write a tidy table, whole or not at all."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
+
+# %% ../../nbs/quality/table.ipynb #8d43d718
+def held_at(table: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of a tidy table at values of some axes, without the columns of those further axes."""
+    for axis, value in at.items():
+        table = table[table[axis] == value]
+    return table.drop(columns=[axis for axis in further_axes(table) if axis in at]).reset_index(drop=True)
 
 # %% ../../nbs/quality/table.ipynb #f6e35898
 def values_of(table: pd.DataFrame, metric: str, channel: str, split: str) -> pd.Series:
@@ -200,14 +211,51 @@ def pivot_spread(
     """Sample standard deviation over seeds (ddof 1) where `pivot` has their mean; missing where there is one seed."""
     return _over_axes("std", table, metric, channel, method, split, rows, columns, at)
 
+# %% ../../nbs/quality/table.ipynb #d6a871bb
+TRUTH_HAS = {
+    **dict.fromkeys(("rmse", "mae", "mse"), 0.0),
+    **dict.fromkeys(("ms_ssim", "ssim", "ms_ssim_published", "ssim_published", "contrast"), 1.0),
+    **dict.fromkeys(("frc50", "frc1over7", "frc_half_bit"), 0.5),
+}
+LEAST_WAY = 0.1
+
+
+def nothing_scores(table: pd.DataFrame, metric: str, channel: str, split: str) -> float:
+    """What the flat image scores, the mean over conditions; missing where it was never measured."""
+    values = values_of(table, metric, channel, split)
+    return float(values[values.index.get_level_values("method") == NOTHING].mean())
+
+
+def way_from_nothing(table: pd.DataFrame, metric: str, channel: str, split: str) -> pd.Series:
+    """Way from the flat image (0) to the truth (1) by axes and method: means over seeds.
+
+    Only for the metrics of `TRUTH_HAS`; missing in conditions whose flat image was not measured.
+    """
+    levels = ["dose", "view", *further_axes(table), "method"]
+    means = values_of(table, metric, channel, split).groupby(levels).mean()
+    flat = means[means.index.get_level_values("method") == NOTHING].droplevel("method")
+    made = means[means.index.get_level_values("method") != NOTHING]
+    reference = flat.reindex(made.index.droplevel("method")).to_numpy(float)
+    return (made - reference) / (TRUTH_HAS[metric] - reference)
+
+
+def no_better_than_nothing(table: pd.DataFrame, metric: str, channel: str, split: str) -> set[tuple[Any, ...]]:
+    """Conditions with a method, (dose, view, ..., method), whose number is no better than that of the flat image."""
+    if metric not in TRUTH_HAS:
+        return set()
+    way = way_from_nothing(table, metric, channel, split)
+    return set(way.index[(way < LEAST_WAY).to_numpy()])
+
 # %% ../../nbs/quality/table.ipynb #f25604cd
 HEADLINE = {
     "phase MS-SSIM": ("phase", "ms_ssim"),
     "phase MS-SSIM (published convention)": ("phase", "ms_ssim_published"),
     "phase RMSE (rad)": ("phase", "rmse"),
+    "phase contrast kept": ("phase", "contrast"),
     "times the limit": ("phase", "rmse_limit"),
     "amplitude SSIM": ("amplitude", "ssim"),
     "amplitude RMSE": ("amplitude", "rmse"),
+    "amplitude contrast kept": ("amplitude", "contrast"),
     "FRC50 (1/px)": ("complex", "frc50"),
     "seconds": ("complex", "seconds"),
 }
@@ -216,17 +264,21 @@ HEADLINE = {
 def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """The numbers of `HEADLINE` by axes and method, in the study's order, to four decimals.
 
-    *Times the limit* is the phase RMSE as a multiple of its shot-noise limit. With several seeds the numbers are means
-    over them, ``± phase MS-SSIM`` is the sample standard deviation (ddof 1), and ``seeds`` their number.
+    In each condition the flat image stands last. *Times the limit* is the phase RMSE as a multiple of its shot-noise
+    limit. With several seeds the numbers are means over them, ``± phase MS-SSIM`` and ``± phase RMSE (rad)`` the sample
+    standard deviations (ddof 1), and ``seeds`` their number.
     """
     values = {name: values_of(table, metric, channel, split) for name, (channel, metric) in HEADLINE.items()}
     values["times the limit"] = (values["phase RMSE (rad)"] / values["times the limit"]).dropna()
     levels = ["dose", "view", *further_axes(table), "method"]
     by_seed = {name: rows.groupby(levels) for name, rows in values.items()}
     result = pd.DataFrame({name: rows.mean() for name, rows in by_seed.items() if len(rows)})
-    if table["seed"].nunique() > 1 and "phase MS-SSIM" in result:
-        result.insert(1, "± phase MS-SSIM", by_seed["phase MS-SSIM"].std(ddof=1))
-        result["seeds"] = by_seed["phase MS-SSIM"].count().reindex(result.index, fill_value=0)
+    if table.loc[table["split"] == split, "seed"].nunique() > 1:
+        for name in ("phase MS-SSIM", "phase RMSE (rad)"):
+            if name in result:
+                result.insert(result.columns.get_loc(name) + 1, f"± {name}", by_seed[name].std(ddof=1))
+        counts = pd.DataFrame({name: rows.count() for name, rows in by_seed.items()}).max(axis="columns")
+        result["seeds"] = counts.reindex(result.index, fill_value=0).astype(int)
     place = study_places(table)
     return result.sort_index(key=lambda level: level.map(place[level.name]) if level.name in place else level).round(4)
 
@@ -234,20 +286,33 @@ def headline(table: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 LEAD_COLUMNS = ["best", "mean", "runner-up", "margin", "standard error", "seeds", "decided"]
 
 
+def is_outside_noise(differences: pd.Series) -> bool | None:
+    """Whether differences (m,) of several draws are positive beyond their scatter: a t-test at 95 %; None for one."""
+    from scipy.stats import t
+
+    if len(differences) < 2:
+        return None
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return bool(differences.mean() > t.ppf(0.975, len(differences) - 1) * error)
+
+
 def _lead(values: pd.DataFrame, lower: bool) -> dict[str, Any]:
     """Best of some methods (columns) over seeds (rows), and its lead; of equal ones the first."""
     values = values.dropna(axis="columns", how="all")
     best, second = [*values.mean().sort_values(ascending=lower, kind="stable").index, None][:2]
     leads = ((values[best] - values[second]) * (-1 if lower else 1)).dropna() if second else pd.Series(dtype=float)
-    several = len(leads) > 1
-    error = leads.std(ddof=1) / np.sqrt(len(leads)) if several else np.nan
-    decided = bool(leads.mean() > 2 * error) if several else None
-    found = (best, values[best].mean(), second, leads.mean(), error, len(leads), decided)
+    error = leads.std(ddof=1) / np.sqrt(len(leads)) if len(leads) > 1 else np.nan
+    found = (best, values[best].mean(), second, leads.mean(), error, len(leads), is_outside_noise(leads))
     return dict(zip(LEAD_COLUMNS, found, strict=True))
 
-
+# %% ../../nbs/quality/table.ipynb #b70e9798
 def best_method(
-    table: pd.DataFrame, metric: str = "ms_ssim", channel: str = "phase", split: str = "test", lower: bool = False
+    table: pd.DataFrame,
+    metric: str = "ms_ssim",
+    channel: str = "phase",
+    split: str = "test",
+    lower: bool = False,
+    without: Collection[str] = (),
 ) -> pd.DataFrame:
     """Best method of each condition by its mean over seeds, and its lead over the next one; of equal ones the first.
 
@@ -258,17 +323,20 @@ def best_method(
     metric, channel, split : str
     lower : bool
         Lower is better, as for ``rmse``.
+    without : collection of str
+        Methods that do not take part.
 
     Returns
     -------
     DataFrame
         By the axes, in the study's order: ``best``, its ``mean``, ``runner-up`` (None where there is one method),
         ``margin``, the mean of the paired differences over the ``seeds`` that both have, positive where the best is
-        better, ``standard error`` of it (missing with one seed), and ``decided``: whether the margin is above two
-        standard errors, None where nothing can be said.
+        better, ``standard error`` of it (missing with one seed), and ``decided``: whether the lead is outside the
+        noise, see `is_outside_noise`; None where nothing can be said.
     """
     axes, place = ["dose", "view", *further_axes(table)], study_places(table)
-    values = values_of(table, metric, channel, split).unstack("method").reindex(columns=methods_of(table))
+    methods = [name for name in methods_of(table) if name not in without]
+    values = values_of(table, metric, channel, split).unstack("method").reindex(columns=methods).dropna(how="all")
     in_order = lambda condition: [place[axis](value) for axis, value in zip(axes, condition, strict=True)]
     conditions = sorted(set(values.index.droplevel("seed")), key=in_order)
     rows = [[*condition, *_lead(values.loc[condition], lower).values()] for condition in conditions]

@@ -20,7 +20,8 @@ from ..methods.method import with_methods
 from ..overlap import build_overlap_jobs
 from ..physics.optics import effective_diameter
 from ..quality.alignment import Aligned, Field
-from ..quality.table import metrics_columns
+from ..quality.metrics import contrast_kept, crossing, fourier_ring_correlation
+from ..quality.table import NOTHING, metrics_columns
 from .run import choose_axes
 from ..engine.job import write_log
 from ..engine.record import write_record
@@ -28,7 +29,7 @@ from ..study.condition import Condition, condition_words, job_seed
 from ..study.layout import Layout
 
 # %% auto #0
-__all__ = ['FIELDS', 'SPREAD', 'PITCH', 'TOO_FEW', 'made_up_comparison', 'example_study', 'write_example_root']
+__all__ = ['FIELDS', 'SPREAD', 'PITCH', 'TOO_FEW', 'made_up_rows', 'made_up_comparison', 'example_study', 'write_example_root']
 
 # %% ../../nbs/results/example.ipynb #14f09d59
 FIELDS = {"train": Field(20, 24, 80, 108), "test": Field(120, 24, 180, 108)}
@@ -36,23 +37,32 @@ SPREAD = {"baseline": 1.0, "dense": 1.5, "sparse": 2.0}
 PITCH = 6.0  # px, of the tiny profile's raster
 
 
+def made_up_rows(truth: np.ndarray, image: np.ndarray) -> list[tuple[str, str, float]]:
+    """Channel, metric and value of an image: what is quick to compute."""
+    errors = {"amplitude": np.abs(image) - np.abs(truth), "phase": np.angle(image * truth.conj())}
+    true = {"amplitude": np.abs(truth), "phase": np.angle(truth)}
+    rows = []
+    for channel, error in errors.items():
+        rows += [(channel, "rmse", float(np.sqrt(np.mean(error**2)))), (channel, "mae", float(np.mean(np.abs(error))))]
+        rows += [(channel, "contrast", contrast_kept(true[channel], true[channel] + error))]
+    return [*rows, ("complex", "frc50", crossing(*fourier_ring_correlation(truth, image), 0.5))]
+
+
 def made_up_comparison(base: Base, design: StudyDesign, condition: Condition, seed: int) -> Comparison:
     """A comparison of one condition in which every method's image is the truth with noise."""
     field = FIELDS[str(condition.split)]
     truth, further = field.crop(base.object), dict(condition.further)
-    methods, rows = {}, []
+    place, methods = [condition.dose, condition.view, *further.values(), condition.split, seed], {}
+    flat = np.full_like(truth, np.exp(1j * np.angle(truth).mean()) * np.abs(truth).mean())
+    rows = [[*place, NOTHING, *row] for row in made_up_rows(truth, flat)]
     for number, method in enumerate(design.methods, 1):
         rng = np.random.default_rng(job_seed(seed, method.name, *condition_words(condition)))
         noise = number * SPREAD[condition.view] * (1 + sum(further.values())) / condition.dose**0.5
         drawn = rng.standard_normal(truth.shape) + 1j * rng.standard_normal(truth.shape)
         image = (truth * (1 + noise * drawn)).astype(np.complex64)
-        errors = {"amplitude": np.abs(image) - np.abs(truth), "phase": np.angle(image * truth.conj())}
-        unwrapped = np.angle(truth) + errors["phase"]
+        unwrapped = np.angle(truth) + np.angle(image * truth.conj())
         methods[method.name] = Aligned(image, unwrapped, (0.0, 0.0), (0.0, 0.0), 1 + 0j)
-        place = [condition.dose, condition.view, *further.values(), condition.split, seed, method.name]
-        for channel, error in errors.items():
-            rows += [[*place, channel, "rmse", float(np.sqrt(np.mean(error**2)))]]
-            rows += [[*place, channel, "mae", float(np.mean(np.abs(error)))]]
+        rows += [[*place, method.name, *row] for row in made_up_rows(truth, image)]
     step = max(PITCH, design.spacing(condition.view, effective_diameter(base.probe)))
     photons = np.full(truth.shape, condition.dose / step**2)
     table = pd.DataFrame(rows, columns=metrics_columns(list(further)))

@@ -49,15 +49,16 @@ def root_jobs(study: str | Path, design: StudyDesign, seed: int | None = None) -
     if seed not in roots:
         raise ValueError(f"seed {seed}: no such replicate; there are {', '.join(map(str, roots))}")
     root, own = roots[seed], replicate_design(design, seed)
-    datasets, views = build_generation_jobs(root, own, Layout(Path(study)).base), build_overlap_jobs(root, own)
-    return [
+    first = Layout(Path(study))
+    datasets, views = build_generation_jobs(root, own, first.base), build_overlap_jobs(root, own)
+    prepared = [
         *datasets,
         *views,
         build_audit_job(root, [*datasets, *views], own.neighbor_count, max(own.gridsizes)),
-        *training_jobs(root, own),
-        *reconstruction_jobs(root, own),
-        *comparison_jobs(root, own),
     ]
+    if design.is_draw(seed):  # nothing is trained twice
+        return [*prepared, *reconstruction_jobs(root, own, first), *comparison_jobs(root, own)]
+    return [*prepared, *training_jobs(root, own), *reconstruction_jobs(root, own), *comparison_jobs(root, own)]
 
 
 def study_jobs(study: str | Path, design: StudyDesign) -> list[Job]:

@@ -21,7 +21,16 @@ from ..data.files import FormatError, array_headers, load_arrays, read_metadata
 from ..design import ChosenAxis, ChosenMethod, StudyDesign, read_study, replicate_design, study_roots
 from ..methods.method import methods_of
 from ..overlap import overlap_records
-from ..quality.table import ALIASES, read_table
+from fly64_nb.quality.advice import (
+    Advice,
+    advice_of,
+    light_per_dose,
+    measured_overlaps,
+    usual_quality,
+    wanted_quality,
+)
+from ..quality.answer import Answer, assumptions, recommend
+from ..quality.table import ALIASES, held_at, nothing_scores, read_table
 from .plan import recorded_design_job, root_jobs
 from ..engine.graph import NOT_MADE, absence, log_files, state_of
 from ..engine.inputs import writers_of
@@ -31,8 +40,8 @@ from ..study.condition import Condition
 from ..study.layout import Layout, dose_folder, value_folder
 
 # %% auto #0
-__all__ = ['EARLIER', 'NotMadeError', 'StudyConditions', 'report_job', 'StudyJobs', 'FieldImage', 'read_field_images',
-           'read_history', 'progress_html', 'Study', 'open_study']
+__all__ = ['EARLIER', 'STILL_FALLING', 'NotMadeError', 'StudyConditions', 'report_job', 'StudyJobs', 'FieldImage',
+           'read_field_images', 'read_history', 'still_falling', 'progress_html', 'Study', 'open_study']
 
 # %% ../../nbs/results/study.ipynb #fa3e9ebe
 class NotMadeError(FileNotFoundError):
@@ -94,6 +103,11 @@ class StudyConditions:
         """Names of the methods in the study's order."""
         return tuple(self._methods)
 
+    @property
+    def truth_trained(self) -> tuple[str, ...]:
+        """Methods that were shown the truth of the train split."""
+        return tuple(name for name, method in self._methods.items() if method.learns_truth)
+
     def method(self, name: str) -> ChosenMethod:
         """A method of the study; ValueError with those that there are."""
         if name not in self._methods:
@@ -107,6 +121,11 @@ class StudyConditions:
         Read once, so open the study again to see later ones.
         """
         return study_metrics(self.path)
+
+    @cached_property
+    def neutral_table(self) -> pd.DataFrame:
+        """The tidy table at the neutral value of every further axis: one over dose and view."""
+        return held_at(self.metrics, {axis.name: axis.neutral for axis in self.axes})
 
     @cached_property
     def pixel_size_m(self) -> float | None:
@@ -132,6 +151,10 @@ class StudyConditions:
     def layout(self, seed: int | None = None) -> Layout:
         """Where the files of a noise seed lie."""
         return Layout(self.root(seed))
+
+    def trained_in(self, seed: int | None = None) -> Layout:
+        """Where what the methods of a noise seed have learned lies: of one that only draws noise, with the first."""
+        return self.layout(None if seed is None or self.design.is_draw(seed) else seed)
 
     def root_design(self, seed: int | None = None) -> StudyDesign:
         """Design of the study root of a noise seed."""
@@ -240,6 +263,8 @@ class StudyJobs(StudyConditions):
         wrote |= {"H": report_job(self.path).outputs[0]}
         if of not in wrote:
             raise ValueError(f"job of {of!r}: no such method or phase; there are {', '.join(wrote)}")
+        if wrote[of] not in self._writers:
+            raise ValueError(f"seed {seed} of the study {self.path.name} has no {split} split: it draws noise alone")
         return self._writers[wrote[of]]
 
     def training(self, dose: float, view: str, method: str, seed: int | None = None, **further: float) -> Job | None:
@@ -247,7 +272,7 @@ class StudyJobs(StudyConditions):
         condition, chosen = self.condition(dose, view, None, **further), self.method(method)
         if not chosen.learns:
             return None
-        return self._writers[self.layout(seed).history(chosen.learned_on(condition), method)]
+        return self._writers[self.trained_in(seed).history(chosen.learned_on(condition), method)]
 
     def why_missing(self, job: Job, wanted: Path | None = None) -> str:
         """Why there is nothing of a job, from what the study recorded.
@@ -418,6 +443,21 @@ def read_history(path: Path) -> pd.DataFrame:
         kept = read_metadata(path, arrays["_metadata"])["epoch"]
     return curve.assign(kept=curve["epoch"] == kept)
 
+# %% ../../nbs/results/study.ipynb #7e116706
+STILL_FALLING = 0.01  # of the whole fall, in the last tenth of the epochs
+
+
+def still_falling(history: pd.DataFrame) -> str:
+    """What a curve of `read_history` says against a result; an empty text where an earlier epoch was kept."""
+    if not len(history) or not history["kept"].iloc[-1]:
+        return ""
+    judged = "val_loss" if "val_loss" in history else "loss"
+    loss, epochs = history[judged].to_numpy(float), len(history)
+    fall, late = loss[0] - loss[-1], loss[-1 - max(1, epochs // 10)] - loss[-1] if epochs > 1 else 0.0
+    if epochs == 1 or late > STILL_FALLING * fall:
+        return f"its loss was still falling at its last epoch, {epochs} of {epochs}: more would help"
+    return f"its last epoch is the one kept, {epochs} of {epochs}, and its loss had all but stopped falling"
+
 # %% ../../nbs/results/study.ipynb #6b840574
 def progress_html(title: str, progress: pd.DataFrame) -> str:
     """Comparisons made, by dose and view, as an HTML table below a line of text."""
@@ -569,6 +609,49 @@ class Study(StudyJobs):
             raise NotMadeError(f"learning curve of {job.title}", self.why_missing(job, path))
         return read_history(path)
 
+    def doubt(self, dose: float, view: str, split: str, method: str, seed: int | None = None, **further: float) -> str:
+        """What speaks against a result, in words: a training or an iteration that had not ended; else an empty text."""
+        condition = self.condition(dose, view, split, **further)
+        learned = self.training(dose, view, method, seed, **further)
+        curves = {"training": learned.outputs[1]} if learned else {}
+        curves["reconstruction"] = self.layout(seed).reconstruction(condition, method)
+        told = {what: still_falling(read_history(path)) for what, path in curves.items() if path.is_file()}
+        return "; ".join(f"{what}: {words}" for what, words in told.items() if words)
+
+    def advice(self, split: str = "test", with_truth_trained: bool = False, **wanted: float) -> Advice:
+        """What a study answers to a wanted quality, at the neutral values of further axes.
+
+        Parameters
+        ----------
+        split : str
+        with_truth_trained : bool
+            Count methods that were shown the truth.
+        **wanted : float
+            ``phase_rmse`` or ``frc`` as of `wanted_quality`, or ``share`` as of `usual_quality`, which is the default.
+
+        Raises
+        ------
+        ValueError
+            If the table has no number of it.
+        """
+        table, metric = self.neutral_table, f"frc{self.design.frc_threshold * 100:.0f}"
+        by_share = not wanted or "share" in wanted
+        quality = usual_quality(table, split, **wanted) if by_share else wanted_quality(frc_metric=metric, **wanted)
+        overlaps, light = (read(self.path, self.design, split) for read in (measured_overlaps, light_per_dose))
+        without = () if with_truth_trained else self.truth_trained
+        return advice_of(table, quality, overlaps, light, split=split, without=without)
+
+    def answer(self, split: str = "test") -> Answer:
+        """The study's answer to its usual question; raises as `advice` does."""
+        advice, d = self.advice(split), self.design
+        light = light_per_dose(self.path, d, split)
+        exposures = {view: self.overlaps(view, split).get("positions", 0) for view in d.views}
+        doubt = lambda dose, view, method: self.doubt(dose, view, split, method)
+        found = (recommend(advice, view, light, exposures, doubt) for view in d.views)
+        contrast = nothing_scores(advice.table, "rmse", "phase", split)
+        told = assumptions(d, bool(self.record.get("recovered_by")))
+        return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told)
+
     @property
     def progress(self) -> pd.DataFrame:
         """A row for each condition and noise seed: whether it is compared, and if not, why."""
@@ -576,6 +659,8 @@ class Study(StudyJobs):
         for condition in self.design.conditions:
             values = {**{axis.name: axis.neutral for axis in self.axes}, **condition.values()}
             for seed in self.design.seeds:
+                if condition.split not in self.root_design(seed).splits:
+                    continue
                 path = self.layout(seed).aligned(condition)
                 state = "compared" if path.is_file() else self.why_missing(self._writers[path], path)
                 rows.append({**values, "seed": seed, "state": state})
@@ -588,9 +673,10 @@ class Study(StudyJobs):
 
     def __repr__(self) -> str:
         d = self.design
-        files = [self.layout(seed).aligned(condition) for seed in d.seeds for condition in d.conditions]
+        files = [self.layout(seed).aligned(c) for seed in d.seeds for c in self.root_design(seed).conditions]
         axes = "".join(f"; {axis.label} {', '.join(map(_in_words, axis.values))} {axis.unit}" for axis in d.axes)
-        seeds = f"; {d.replicates} seeds" if d.replicates > 1 else ""
+        drawn = f"; noise of the test split drawn {d.draws} times" if d.draws > 1 else ""
+        seeds = f"; {d.replicates} seeds" if d.replicates > 1 else drawn
         return (
             f"Study {self.path}: {d.profile}, {d.mode}; doses {', '.join(map(_in_words, d.doses))}; "
             f"views {', '.join(d.views)}{axes}{seeds}; methods {', '.join(self.methods)}; "

@@ -144,13 +144,14 @@ class Sources:
 Tables = dict[tuple[str, ...], dict[str, Setting]]
 Target = Annotated[float, Field(ge=0, lt=1)]  # the overlap of a view
 _FILES = ("method_files", "axis_files", "reader_files")
-_OF_THEIR_OWN = ("overlap_targets", "axes", "methods")  # fields of the design that have a table, or an entry above
+# fields of the design that have a table, an entry above, or are no choice of a person's
+_OF_THEIR_OWN = ("overlap_targets", "axes", "methods", "splits")
 
 
 def study_settings(profile: str = "quick") -> dict[str, Setting]:
     """Settings of ``[study]`` at the defaults of a profile."""
     design = get_study_design(profile)
-    defaults = {name: getattr(design, name) for name in ("profile", "patch_size")}
+    defaults = {name: getattr(design, name) for name in ("profile", "patch_size", "draws")}
     settings = {**class_settings(Sources, {}), **class_settings(StudyDesign, defaults, _OF_THEIR_OWN)}
     return {**settings, "profile": replace(settings["profile"], kind=Literal[tuple(PROFILES)])}
 

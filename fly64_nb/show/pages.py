@@ -106,35 +106,32 @@ def axis_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
-def _number_cell(value: float, spread: float, colours: str, links: Links) -> Markup:
-    """A number on its colour; the first link is the number's own, further ones follow in small type."""
+def _number_cell(value: float, spread: float, colours: str, links: Links, nothing: bool) -> Markup:
+    """A number on its colour, or greyed; the first link is the number's own, further ones follow in small type."""
     number = Markup(f"{value:.3f}" + (f"<small>± {spread:.3f}</small>" if np.isfinite(spread) else ""))
+    kind = Markup('class="cell" style="{}"').format(colours)
+    if nothing:
+        kind, number = Markup('class="cell nothing"'), number + Markup("<small>no better than nothing</small>")
     if not links:
-        return Markup('<span class="cell" style="{}">{}</span>').format(colours, number)
-    cell = Markup('<a class="cell" style="{}" href="{}">{}</a>').format(colours, links[0][1], number)
+        return Markup("<span {}>{}</span>").format(kind, number)
+    cell = Markup('<a {} href="{}">{}</a>').format(kind, links[0][1], number)
     more = Markup(" ").join(link(text, target) for text, target in links[1:])
     return cell + Markup("<small>{}</small>").format(more) if more else cell
 
 # %% ../../nbs/show/pages.ipynb #59a49549
 def heatmaps_html(
-    means: Mapping[str, pd.DataFrame],
-    label: str,
-    limits: tuple[float, float] | None,
-    cmap: str,
-    cell_links: Callable[[Any, Any, str], Links],
-    why_missing: Callable[[Any, Any, str], str],
-    spreads: Mapping[str, pd.DataFrame] | None = None,
-    row_label: str = "photons",
-    write_row: Callable[[Any], str] = axis_value,
-    write_column: Callable[[Any], str] = axis_value,
-) -> Markup:
+    means: Mapping[str, pd.DataFrame], label: str, limits: tuple[float, float] | None, cmap: str,
+    cell_links: Callable[[Any, Any, str], Links], why_missing: Callable[[Any, Any, str], str],
+    spreads: Mapping[str, pd.DataFrame] | None = None, row_label: str = "photons",
+    write_row: Callable[[Any], str] = axis_value, write_column: Callable[[Any], str] = axis_value,
+    is_nothing: Callable[[Any, Any, str], bool] = lambda row, column, name: False, foot: str = "",
+) -> Markup:  # fmt: skip
     """Heatmaps over two axes, one a name, on one scale; every number leads to where it comes from.
 
     Parameters
     ----------
     means : mapping of name to DataFrame
-        By the values of two axes, such as doses and views, in the study's order. The columns are the same in each; a
-        row that one lacks is missing there.
+        By the values of two axes in the study's order. All have the same columns; a row that one lacks is missing.
     label : str
         What the numbers are, with their unit.
     limits, cmap
@@ -145,8 +142,10 @@ def heatmaps_html(
         Of (row, column, name): why there is no number.
     spreads : mapping of name to DataFrame, optional
         Standard deviations, shown as ``±`` where they are finite.
-    row_label, write_row, write_column
-        What the rows are, with their unit; a value of either axis as text.
+    row_label, write_row, write_column, foot
+        What the rows are, with their unit; a value of either axis as text; a line of text below.
+    is_nothing : callable
+        Of (row, column, name): whether a number is no better than that of nothing reconstructed, and is greyed.
     """
     low, high = limits or _range(means.values())
     rows = dict.fromkeys(itertools.chain(*sorted((t.index for t in means.values()), key=len, reverse=True)))
@@ -154,9 +153,11 @@ def heatmaps_html(
     def cell(name: str, row: Any, column: Any) -> Markup:
         value, spread = (t[name][column].get(row, np.nan) if t else np.nan for t in (means, spreads))
         if np.isfinite(value):
-            return _number_cell(value, spread, paint(value, low, high, cmap), cell_links(row, column, name))
-        why = why_missing(row, column, name)
-        return Markup('<span class="cell missing">missing<small>{}</small></span>').format(why)
+            colours, links = paint(value, low, high, cmap), cell_links(row, column, name)
+            return _number_cell(value, spread, colours, links, is_nothing(row, column, name))
+        return Markup('<span class="cell missing">missing<small>{}</small></span>').format(
+            why_missing(row, column, name)
+        )
 
     tables = []
     for name, table in means.items():
@@ -164,7 +165,8 @@ def heatmaps_html(
         head = [row_label, *map(write_column, table.columns)]
         tables.append(table_html(pd.DataFrame(cells, columns=head), name, "heatmap"))
     bar = colour_bar(low, high, cmap, label)
-    return Markup('<div class="heatmaps">{}</div>{}').format(Markup("").join(tables), bar)
+    below = Markup('<p class="foot">{}</p>').format(foot) if foot else ""
+    return Markup('<div class="heatmaps">{}</div>{}{}').format(Markup("").join(tables), bar, below)
 
 # %% ../../nbs/show/pages.ipynb #58e6309c
 def _range(tables: Any) -> tuple[float, float]:
@@ -176,17 +178,22 @@ def _range(tables: Any) -> tuple[float, float]:
 # %% ../../nbs/show/pages.ipynb #fa529147
 def _lead_cell(lead: pd.Series, colour: str, links: Links) -> Markup:
     """The best method, its lead, and what is to be thought of it."""
-    known = {True: ("", "solid"), False: ("within noise", "dashed")}
-    doubt, edge = known.get(lead["decided"], ("one seed", "solid"))
     error = f" ± {lead['standard error']:.3f}" if np.isfinite(lead["standard error"]) else ""
-    alone = not isinstance(lead["runner-up"], str)
-    words = "alone" if alone else f"+{lead['margin']:.3f}{error} over {lead['runner-up']}"
-    text = Markup("{}<small>{}</small><small>{}</small>").format(lead["best"], words, doubt)
+    best, other = lead["best"], lead["runner-up"]
+    if not isinstance(other, str):
+        title, words, doubt, look = best, "alone", "", Markup('class="cell"')
+    elif lead["decided"]:
+        title, words, doubt = best, f"+{lead['margin']:.3f}{error} over {other}", ""
+        look = Markup('class="cell" style="border-left:.6em solid {}"').format(colour)
+    else:
+        title, words = f"{best} or {other}", f"{lead['margin']:.3f}{error} apart"
+        doubt = "within noise" if lead["decided"] is False else "one draw, luck unknown"
+        look = Markup('class="cell noise"')
+    text = Markup("{}<small>{}</small><small>{}</small>").format(title, words, doubt)
     tag, target = ("a", Markup(' href="{}"').format(links[0][1])) if links else ("span", "")
-    cell = Markup('<{} class="cell" style="border-left:.6em {} {}"{}>{}</{}>')
-    return cell.format(tag, edge, colour, target, text, tag)
+    return Markup("<{} {}{}>{}</{}>").format(tag, look, target, text, tag)
 
-
+# %% ../../nbs/show/pages.ipynb #04a697c4
 def best_map_html(
     leads: pd.DataFrame,
     caption: str,
@@ -195,6 +202,7 @@ def best_map_html(
     row_label: str = "photons",
     write_row: Callable[[Any], str] = axis_value,
     write_column: Callable[[Any], str] = axis_value,
+    failed: Callable[[Any, Any, str], bool] = lambda row, column, method: False,
 ) -> Markup:
     """Which method is best over two axes, by how much, and whether that is more than noise.
 
@@ -205,7 +213,9 @@ def best_map_html(
         ``standard error`` and ``decided`` (None where nothing can be said, such as of one seed).
     caption : str
     colours : mapping of method to CSS colour
-        The edge of a cell; a lead within noise has a dashed one.
+        The edge of a cell; one whose lead is within noise, or was drawn once, is hatched and has no winner's colour.
+    failed : callable
+        Of (row, column, method): whether even the best is no better than nothing reconstructed.
     cell_links : callable
         Of (row, column): what stands behind a cell, as (text, address); none leaves it without a link.
     row_label, write_row, write_column
@@ -217,6 +227,8 @@ def best_map_html(
         if (row, column) not in leads.index:
             return value_html(None)
         lead = leads.loc[(row, column)]
+        if failed(row, column, lead["best"]):
+            return Markup('<span class="cell nothing">none<small>no better than nothing</small></span>')
         return _lead_cell(lead, colours.get(lead["best"], "#888"), cell_links(row, column))
 
     cells = [[write_row(row), *(cell(row, column) for column in columns)] for row in rows]

@@ -38,7 +38,7 @@ def show_view(positions: Mapping[str, tuple[np.ndarray, np.ndarray]], record: Ma
         colour = SPLIT_COLOURS.get(split)
         left.plot(x, y, ".", ms=3, color=colour, label=f"{split}: {len(y)}")
         nearest = cKDTree(np.stack([y, x], 1)).query(np.stack([y, x], 1), 2)[0][:, 1]
-        right.hist(nearest, bins=40, histtype="step", lw=1.5, color=colour, label=split)
+        right.hist(nearest.round(6), bins=40, histtype="step", lw=1.5, color=colour, label=split)
     left.set(title=f"{title}: scan positions", xlabel="x (px)", ylabel="y (px)", aspect="equal")
     left.invert_yaxis()
     for name, key, line in (("S", "spacing_px", "--"), ("D", "reference_diameter_px", ":")):

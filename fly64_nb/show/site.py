@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from ..data.files import write_json
 from ..design import StudyDesign, read_study, study_roots
 from ..engine.job import notebook_path
 from .evidence import FOLDERS, PAGES, copy_evidence, executed_notebooks, lead_to_notebooks, notebook_html
@@ -37,7 +38,7 @@ OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 # %% auto #0
 __all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
            'write_documentation', 'quarto_version', 'render_with_quarto', 'allow_files', 'style_sheet',
-           'render_plainly', 'Published', 'choose_renderer', 'publish_report']
+           'render_plainly', 'Published', 'choose_renderer', 'is_rendered_with', 'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
 def report_page(
@@ -440,7 +441,7 @@ def render_plainly(
     navigation = " ".join(f'<a href="#{name}">{PAGES[name]}</a>' for name in pages)
     body = f"<h1>{html.escape(title)}</h1>\n{''.join(sections)}<footer><p>{html.escape(hint)}</p></footer>"
     (site / "index.html").write_text(_frame(title, body, navigation), encoding="utf-8")
-    for path, notebook in tqdm(evidence.items(), desc="executed notebooks, pages", mininterval=2):
+    for path, notebook in tqdm(evidence.items(), desc="executed notebooks, pages", mininterval=2, delay=5):
         _write_plain_evidence(path, notebook, report, site)
     for name in ("logs", "manifests"):
         for folder in (report, *sorted(report.glob("replicates/seed_*"))):
@@ -488,6 +489,26 @@ def _first_runs(study: Path) -> dict[str, str]:
         if (study / job["executed_notebook"]).is_file()
     }
 
+# %% ../../nbs/show/site.ipynb #52055c4a
+def _render_record(site: Path) -> Path:
+    return site / "rendered.json"
+
+
+def is_rendered_with(report: Path, renderer: str) -> bool:
+    """Whether a report's site is there and was rendered with this renderer.
+
+    Parameters
+    ----------
+    report : Path
+        The report's folder.
+    renderer : str
+        In the words of `choose_renderer`.
+    """
+    site = report / "_site"
+    if not ((site / "index.html").is_file() and _render_record(site).is_file()):
+        return False
+    return json.loads(_render_record(site).read_text(encoding="utf-8")) == {"renderer": renderer}
+
 # %% ../../nbs/show/site.ipynb #bb6e2ce2
 def _render(
     program: str, study: Path, report: Path, site: Path, pages: Mapping[str, Any], evidence: Any, title: str
@@ -533,6 +554,7 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     else:
         render_plainly(pages, title, report, unfinished, evidence, f"Rendered with {renderer}.")
     link_downloads(study, design, unfinished)
+    write_json(_render_record(unfinished), {"renderer": renderer})
     shutil.rmtree(site, ignore_errors=True)
     unfinished.rename(site)
     return Published(site / "index.html", renderer)

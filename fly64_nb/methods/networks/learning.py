@@ -147,10 +147,11 @@ class Examples:
         return self.data.gridsize**2
 
     def groups(self, seed: int) -> np.ndarray:
-        """Groups (n, C) of rows of the dataset, one a position."""
+        """Groups (g, C) of rows of the dataset around positions drawn at random: as many patterns as positions."""
         neighbours = max(self.data.metadata.get("neighbor_count", 7), self.members)
         y, x = self.data.known_y[self.rows], self.data.known_x[self.rows]
-        return self.rows[form_groups(y, x, self.members, neighbours, len(self.rows), seed)[0]]
+        number = max(1, len(self.rows) // self.members)
+        return self.rows[form_groups(y, x, self.members, neighbours, number, seed)[0]]
 
     def batch(self, groups: np.ndarray, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Inputs and targets of some groups, photons dealt anew."""
@@ -238,8 +239,8 @@ def fit_network(
     import pandas as pd
 
     settings, members, positions = training.settings, training.members, len(training.rows)
-    size = min(max(1, settings.batch // members), positions)
-    steps = positions // size
+    size = min(max(1, settings.batch // members), positions // members)
+    steps = positions // members // size
     epochs = max(1, round(settings.images / (steps * size * members)))
     # photons of the validation patterns are dealt once, so that epochs can be compared
     checks = validation.batch(validation.groups(settings.seed), np.random.default_rng([settings.seed, 1, 1]))
