@@ -76,7 +76,7 @@ def takes(*options: inspect.Parameter) -> Callable[[C], C]:
 
     return change
 
-# %% ../nbs/cli.ipynb #165545da
+# %% ../nbs/cli.ipynb #81442b23
 _DRAWS = "Draws of the test split's noise, nothing trained twice; 3 if not given (tiny: 1). Not needed with --seeds."
 LUCK = (
     option("--seed", int, 0, "First seed of the noise and of what is trained on it; 42 if not given.", min=0),
@@ -168,7 +168,7 @@ FILTERS = {
         "--gridsize",
         list[int],
         [],
-        "Only views that serve this gridsize (1: baseline, 2: the others).",
+        "Only views whose networks learn from groups of this size, squared.",
     ),
     "seed": option("--seed", int, 0, "The replicate with this noise seed; 0 is the study's first.", min=0),
     "phase": option("--phase", str, "", "Only this phase, by its letter: A to H."),
@@ -498,17 +498,16 @@ def run_phase(study: Path, phase: str, options: Mapping[str, Any]) -> list[JobRe
     """Run the jobs of a phase that filters choose, and write its manifest and ``skip_summary.json``."""
     from fly64_nb.comparison import write_study_metrics
     from fly64_nb.design import read_study, refuse_older_study, replicate_design, study_roots
-    from fly64_nb.results.plan import root_jobs, write_phase
+    from fly64_nb.results.plan import root_jobs, study_jobs, write_phase
     from fly64_nb.engine.inputs import ready_jobs, writers_of
 
     started = time.perf_counter()
     refuse_older_study(study)
     design = read_study(study)["design"]
     seed = options.get("seed") or design.simulation_seed
-    jobs = root_jobs(study, design, seed)
-    those = [job for job in jobs if job.phase == phase]
+    those = [job for job in root_jobs(study, design, seed) if job.phase == phase]
     allow = options.get("allow_missing", False)
-    ready, left_out = ready_jobs(chosen_jobs(those, design, options), writers_of(jobs), allow)
+    ready, left_out = ready_jobs(chosen_jobs(those, design, options), writers_of(study_jobs(study, design)), allow)
     results, root = run_jobs(study, ready, options), study_roots(study, design)[seed]
     write_phase(root, phase, those, results, replicate_design(design, seed), left_out, study=study)
     if phase == "phase_g" and root != study:
@@ -595,15 +594,15 @@ def jobs_of(study: Path, design: StudyDesign, seed: int = 0) -> list[Job]:
 
 
 def filtered_jobs(study: Path, options: Mapping[str, Any], phase: str = "") -> tuple[list[Job], list[Job]]:
-    """Jobs of a study that filters choose, and all jobs of their noise seed; `phase` where none was typed."""
+    """Jobs of a study that filters choose, and all its jobs; `phase` where none was typed."""
     from fly64_nb.design import read_study
 
     design, phase = read_study(study)["design"], options["phase"] or phase
-    jobs = jobs_of(study, design, options["seed"] or design.simulation_seed)
+    jobs, everything = jobs_of(study, design, options["seed"] or design.simulation_seed), jobs_of(study, design)
     among = [job for job in jobs if not phase or job.phase == f"phase_{phase.lower()}"]
     if not among:
         raise ValueError(f"--phase {phase}: no such phase; there are A to H")
-    return chosen_jobs(among, design, options), jobs
+    return chosen_jobs(among, design, options), everything
 
 # %% ../nbs/cli.ipynb #4407704e
 def last_states(jobs: Sequence[Job], everything: Sequence[Job]) -> Iterator[JobResult]:

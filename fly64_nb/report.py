@@ -107,7 +107,7 @@ def _listed(words: Sequence[str]) -> str:
     """Words in a sentence: ``one, two and three``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
-# %% ../nbs/07_report.ipynb #2b998974
+# %% ../nbs/07_report.ipynb #a93c24a1
 def grouping(design: StudyDesign) -> str:
     """In which groups networks see the patterns, and whether that can be told from the view."""
     sizes = {view: design.gridsize(view) for view in design.views}
@@ -189,7 +189,7 @@ def neutral_values(study: Study) -> dict[str, float]:
     """The neutral value of each further axis of a study."""
     return {axis.name: axis.neutral for axis in study.axes}
 
-# %% ../nbs/07_report.ipynb #973246c6
+# %% ../nbs/07_report.ipynb #572a199e
 def answer_html(study: Study, answer: Answer) -> Markup:
     """The card on top of the report: the answer in a sentence, view by view, what it assumes and does not know."""
     purpose = f"Profile {study.design.profile}: {get_profile(study.design.profile).purpose}."
@@ -197,7 +197,7 @@ def answer_html(study: Study, answer: Answer) -> Markup:
     parts += [Markup('<p class="answer"><strong>Answer.</strong> {}</p>').format(answer.sentence())]
     rows = card(answer).rename_axis("").reset_index()
     enough = f"What is enough for {answer.advice.wanted}"
-    parts += [table_html(rows, enough, "card")]
+    parts += [table_html(rows, enough, "card with-whole" if answer.whole else "card")]
     told = ", ".join(answer.advice.without)
     if told:
         left_out = (
@@ -286,7 +286,7 @@ def headline_html(study: Study, split: str = "test") -> Markup:
             cells |= {key: Markup(" ").join(itertools.starmap(link, links)) for key, links in behind.items()}
         rows.append(cells)
     if is_flat.any():
-        flat = found[is_flat].drop(columns="seeds", errors="ignore").mean()
+        flat = found.loc[is_flat, [name for name in found if name != "seeds" and not name.startswith("± ")]].mean()
         any_place = {name: "any" for name in rows[0] if name not in ("method", *flat.index)} if rows else {}
         rows.append(
             {
@@ -379,7 +379,7 @@ def _behind_cells(
 
     return links, lambda row, column, method: study.missing(**where(row, column), method=method)
 
-# %% ../nbs/07_report.ipynb #73f70bdd
+# %% ../nbs/07_report.ipynb #cf6b8032
 def _told_name(study: Study, method: str) -> str:
     """A method's name where its numbers stand, with the warning that it was shown the truth."""
     told = method in study.methods and study.method(method).learns_truth
@@ -393,7 +393,7 @@ def _write_value(study: Study, axis: str, otherwise: Callable[[Any], str]) -> Ca
         overlap = study.overlaps(name, "test").get("linear_overlap", {}).get("at_mean_spacing", np.nan)
         return f"{name} ({overlap:.2f})" if np.isfinite(overlap) else name
 
-    return view if axis == "view" else axis_value if axis == "dose" else otherwise
+    return view if axis == "view" else otherwise
 
 
 def _failed(
@@ -438,7 +438,7 @@ def metric_heatmaps(
     links, why = _behind_cells(study, here[is_this], rows, columns, {**held, "split": split})
     whole = {"index": axes[rows].values, "columns": axes[columns].values}
     words = [measure.label, f"{split} split", *(axes[axis].in_words(value) for axis, value in at.items())]
-    told = {_told_name(study, name): name for name in means}  # as a table's title says it
+    told = {_told_name(study, name): name for name in study.methods if name in means}  # as a table's title says it
     by_title = lambda found: {title: found[name] for title, name in told.items()} if found else None
     failed = _failed(study, measure, split, held, rows, columns)
     write_row, write_column = (

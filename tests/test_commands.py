@@ -62,6 +62,12 @@ def test_a_study_file_is_written_read_and_outvoted(tmp_path):
     assert not (root / "study.json").exists()
 
 
+def test_design_tells_which_overlaps_the_scan_can_have(tmp_path):
+    said = fly64("design", tmp_path / "s", "--profile", "tiny", "--overlaps", "0.5,0.9").stdout
+    assert "own overlap 0.8" in said and "overlap_50 (target 0.50): " in said
+    assert "overlap_90 (target 0.90): left out: keeps all " in said
+
+
 def test_status_of_a_finished_and_of_a_damaged_study(study, copy):
     shown = fly64("status", study).stdout
     assert "no run is going on" in shown and "F reconstruction" in shown

@@ -23,7 +23,7 @@ from fly64_nb import api
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.base import read_base
 from fly64_nb.design import ChosenAxis, read_study, write_study
-from fly64_nb.quality.table import headline
+from fly64_nb.quality.table import NOTHING, headline
 from fly64_nb.report import HEATMAPS, IN_FULL, build_report_job, further_heatmaps, scan_light
 from fly64_nb.results.example import example_study, write_example_root
 from fly64_nb.results.plan import write_phases
@@ -109,15 +109,21 @@ def headline_rows(page: Path, axes: tuple[str, ...] = ("dose", "view")) -> dict[
     rows = {}
     for tr in shown.find("tbody").find_all("tr"):
         cells = dict(zip(head, tr.find_all(["th", "td"])))
-        method, row = cells.pop("method"), {name: cell.get_text() for name, cell in cells.items()}
+        method, row = cells.pop("method").get_text(), {name: cell.get_text() for name, cell in cells.items()}
+        if method.startswith(NOTHING):
+            rows[NOTHING] = row
+            continue
         place = tuple(row[axis] if axis == "view" else float(row[axis]) for axis in axes)
-        rows[*place, method.get_text().removesuffix(" training")] = row
+        rows[*place, method.split()[0]] = row
     return rows
 
 
 def test_the_numbers_of_the_table_are_those_of_the_csv(site, study):
     table, rows = pd.read_csv(study / "metrics.csv"), headline_rows(site / "index.html")
-    expected = headline(table)
+    flat, expected = headline(table).xs(NOTHING, level="method"), headline(table).drop(NOTHING, level="method")
+    nothing = rows.pop(NOTHING)
+    assert {nothing["dose"], nothing["view"]} == {"any"} and float(nothing["phase contrast kept"]) < 0.3
+    assert float(nothing["phase RMSE (rad)"]) == pytest.approx(flat["phase RMSE (rad)"].mean(), rel=1e-3)
     assert set(rows) == set(expected.index) and len(rows) == 9
     for key, numbers in expected.iterrows():
         for name, value in numbers.items():
@@ -129,8 +135,26 @@ def test_the_numbers_of_the_table_are_those_of_the_csv(site, study):
     assert float(rows[1e4, "dense", "LSQML"]["times the limit"]) == pytest.approx(error / limit, rel=1e-3)
 
 
+def test_the_card_is_on_top_and_says_what_it_stands_on(site, study):
+    page, answer = parsed(site / "index.html"), open_study(study).answer()
+    assert page.find(class_="answer").get_text() == f"Answer. {answer.sentence()}"
+    assert "does it work at all" in page.find(class_="banner").get_text()
+    card = page.find("table", class_="card")
+    head = [th.get_text() for th in card.find("thead").find_all("th")]
+    assert head[-3:] == [r.place for r in answer.views]
+    rows = {tr.find("th").get_text(): [td.get_text() for td in tr.find_all("td")] for tr in card.find_all("tr")[1:]}
+    assert {"method", "photons per exposure", "phase error", "phase contrast", "caution"} <= set(rows)
+    assert all("per µm²" in cell for cell in rows["and by area"]) and all(
+        "nm" in c for c in rows["resolution (half period)"]
+    )
+    text = page.get_text()
+    assert all(words in text for words in (*answer.assumed, *answer.unknown))
+    assert "Supervised" not in rows["method"] and "shown the truth of half of this object" in text
+
+
 def test_a_method_leads_to_its_reconstruction_and_to_its_training(site, study):
-    links = {a["href"] for a in parsed(site / "index.html").find("caption").find_parent("table").find_all("a")}
+    caption = parsed(site / "index.html").find("caption", string="Against the truth, test split")
+    links = {a["href"] for a in caption.find_parent("table").find_all("a")}
     opened = open_study(study)
     for name in opened.methods:
         assert f"notebooks/phase_f/dose_10000/dense_test_{name}.html" in links
@@ -158,15 +182,16 @@ def test_every_cell_of_a_heatmap_leads_to_the_notebook_whose_metrics_it_shows(si
             continue
         split, channel, metric = known[legend]
         for shown in maps.find_all("table"):
-            views = [th.get_text() for th in shown.find("thead").find_all("th")][1:]
+            views = [th.get_text().split(" (")[0] for th in shown.find("thead").find_all("th")][1:]
+            method = shown.caption.get_text().split(" (")[0]
             for tr in shown.find("tbody").find_all("tr"):
                 dose = float(tr.find("th").get_text())
                 for view, td in zip(views, tr.find_all("td")):
                     cell, value = (
                         td.find(class_="cell"),
-                        table[split, channel, metric, shown.caption.get_text(), dose, view],
+                        table[split, channel, metric, method, dose, view],
                     )
-                    assert cell.name == "a" and cell.get_text() == f"{value:.3f}"
+                    assert cell.name == "a" and cell.get_text().removesuffix("no better than nothing") == f"{value:.3f}"
                     notebook = (page.parent / cell["href"]).resolve()
                     assert (
                         notebook.relative_to(site.resolve()).as_posix()
@@ -392,8 +417,8 @@ def further(tmp_path_factory) -> Path:
 def test_a_further_axis_has_its_column_and_its_heatmaps(further):
     study, page = open_study(further), further / "report" / "_site" / "index.html"
     rows = headline_rows(page, ("dose", "view", "position error (px)"))
-    expected = headline(study.metrics)
-    assert set(rows) == set(expected.index) and len(rows) == 5 * 3 * 3  # conditions, values, methods
+    expected = headline(study.metrics).drop(NOTHING, level="method")
+    assert set(rows) - {NOTHING} == set(expected.index) and len(rows) == 5 * 3 * 3 + 1  # conditions, values, methods
     assert all(rows[key]["phase RMSE (rad)"] == f"{value:.4g}" for key, value in expected["phase RMSE (rad)"].items())
     title = parsed(page).find("h3", string=re.compile("^Phase RMSE .rad. over position error and dose"))
     maps = [found for found in title.find_all_next(class_="heatmaps", limit=3)]
@@ -410,7 +435,7 @@ def test_a_further_axis_has_its_column_and_its_heatmaps(further):
     for value, cells in by_value.items():
         for dose, cell in zip(study.design.doses, cells):
             rmse = study.table(dose, "dense", "test", position_error=value).loc[("phase", "rmse"), method]
-            assert cell.get_text() == f"{rmse:.3f}", (value, dose)
+            assert cell.get_text().removesuffix("no better than nothing") == f"{rmse:.3f}", (value, dose)
     assert by_value[0.5][1].a["href"] == "notebooks/phase_g/dose_10000/dense_position_error_0p5_test.html"
     assert (
         "position error (0.5, 1 px)" in parsed(page).get_text() and "at position error 0 px" in parsed(page).get_text()
@@ -430,7 +455,7 @@ def test_crossed_axes_have_heatmaps_over_each_two(tmp_path):
     write_study(root, design, base)
     write_example_root(root, design, base, 42)
     found = dict(further_heatmaps(open_study(root), HEATMAPS))
-    assert list(found) == [
+    assert [title for title in found if title.startswith("Phase RMSE")] == [
         f"Phase RMSE (rad) over {axes}"
         for axes in ("position error and dose", "background and dose", "position error and background")
     ]

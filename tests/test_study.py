@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import fly64
+from fly64_nb.quality.table import NOTHING
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.reconstruction import read_reconstruction
 from fly64_nb.design import get_study_design, read_study
@@ -77,8 +78,8 @@ def test_the_tidy_table_has_one_finite_number_a_row(study):
     assert list(table.columns) == ["dose", "view", "split", "seed", "method", "channel", "metric", "value"]
     assert not table.duplicated(["dose", "view", "split", "seed", "method", "channel", "metric"]).any()
     assert np.isfinite(table["value"]).all() and len(table.groupby(["dose", "view", "split"])) == 6
-    assert list(dict.fromkeys(table["method"])) == list(METHODS)
-    assert (table.groupby(["dose", "view", "split"])["method"].nunique() == 3).all()
+    assert list(dict.fromkeys(table["method"])) == [*METHODS, NOTHING]
+    assert (table.groupby(["dose", "view", "split"])["method"].nunique() == 4).all()
     registered = table.query(
         "metric in ['shift_y_px', 'shift_x_px', 'ramp_y_cycles_per_px', 'ramp_x_cycles_per_px', 'factor', 'seconds']"
     )

@@ -37,8 +37,8 @@ from ..study.layout import Layout
 __all__ = ['USUAL_SHARE', 'INTERVAL', 'UNREACHED', 'half_period_px', 'frc_of_half_period', 'usual_quality', 'refuse_nothing',
            'Wanted', 'wanted_quality', 'Crossing', 'find_crossing', 'with_noise', 'needed', 'measured_overlaps',
            'light_per_dose', 'in_short', 'contrast_in_words', 'dose_sentence', 'overlap_sentence', 'dose_columns',
-           'simulated_dose', 'advise', 'overlap_columns', 'advise_overlap', 'Advice', 'advice_of', 'truth_trained',
-           'advise_study']
+           'simulated_dose', 'advise', 'overlap_columns', 'advise_overlap', 'Advice', 'cost_rivals', 'advice_of',
+           'truth_trained', 'advise_study']
 
 # %% ../../nbs/quality/advice.ipynb #b0f20f43
 def half_period_px(frc: float) -> float:
@@ -61,7 +61,7 @@ def frc_of_half_period(half_period: float, pixel_size_m: float | None = None) ->
         )
     return 0.5 * pixel / half_period
 
-# %% ../../nbs/quality/advice.ipynb #b5af5013
+# %% ../../nbs/quality/advice.ipynb #8f2ac08e
 USUAL_SHARE = 0.25
 
 
@@ -289,7 +289,7 @@ def _interval(low: float, high: float) -> str:
         return f"below {in_short(high)}" if np.isfinite(high) else "anything"
     return f"{in_short(low)} to {in_short(high)}" if np.isfinite(high) else f"above {in_short(low)}"
 
-# %% ../../nbs/quality/advice.ipynb #41c139c8
+# %% ../../nbs/quality/advice.ipynb #642330d7
 _FRACTIONS = {
     0.05: "a twentieth", 0.1: "a tenth", 0.2: "a fifth", 0.25: "a quarter", 0.33: "a third", 0.4: "two fifths",
     0.5: "half", 0.6: "three fifths", 0.75: "three quarters", 0.9: "nine tenths",
@@ -599,12 +599,12 @@ def _cheapest_sentence(doses: pd.DataFrame, further: Sequence[str]) -> str:
     interval = f" ({_interval(first['low'], first['high'])})" if not most and first["seeds"] > 1 else ""
     cost = f", {most}{in_short(first['photons_per_pixel'])} photons per pixel" if known else ""
     dose = f"{most}{in_short(first['dose'])} photons per exposure{interval}"
-    rest = _rivals(doses, further)
+    rest = cost_rivals(doses, further)
     kept = f"; it {contrast_in_words(first['contrast'])}" if np.isfinite(first["contrast"]) else ""
     return f"Cheapest: {first['method']} at {where} and {dose}{cost}{kept}{rest}"
 
 
-def _rivals(doses: pd.DataFrame, further: Sequence[str]) -> str:
+def cost_rivals(doses: pd.DataFrame, further: Sequence[str] = ()) -> str:
     """What cannot be told apart in cost from the first row of `advise`, in words."""
     first, known = doses.iloc[0], np.isfinite(doses["photons_per_pixel"].iloc[0])
 
