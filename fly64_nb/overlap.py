@@ -177,12 +177,7 @@ def make_views(
     gridsize, neighbor_count, groups_per_seed, grouping_seed
         Of the groups: C = gridsize² of a seed and its K nearest neighbours, at the positions that a method is told.
     minimum_positions : int
-        A view of fewer is left out, or of fewer than C.
-
-    Returns
-    -------
-    dict of str to (Dataset or None, dict)
-        None where it is left out; the record then has ``skipped`` with the reason.
+        A view of fewer, or of fewer than C, is left out: it is None, and its record has ``skipped`` with the reason.
     """
     members = gridsize**2
     diameter = _diameter(next(iter(sets.values())).probe, reference_diameter)
@@ -196,8 +191,8 @@ def make_views(
         if "skipped" in record:
             made[split] = None, record
             continue
-        about = {"view": view, "spacing_px": record["spacing_px"]}
-        kept = sets[split].select(rows, **about, gridsize=gridsize, neighbor_count=neighbor_count)
+        about = {"view": view, "spacing_px": record["spacing_px"], "gridsize": gridsize}
+        kept = sets[split].select(rows, **about, neighbor_count=neighbor_count)
         of_groups = members, neighbor_count, groups_per_seed * len(rows), _seed(grouping_seed, view, split)
         made[split] = grouped(kept, record, diameter, *of_groups)
     return made

@@ -107,7 +107,7 @@ def _listed(words: Sequence[str]) -> str:
     """Words in a sentence: ``one, two and three``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
-# %% ../nbs/07_report.ipynb #a93c24a1
+# %% ../nbs/07_report.ipynb #76288d77
 def grouping(design: StudyDesign) -> str:
     """In which groups networks see the patterns, and whether that can be told from the view."""
     sizes = {view: design.gridsize(view) for view in design.views}
@@ -189,7 +189,7 @@ def neutral_values(study: Study) -> dict[str, float]:
     """The neutral value of each further axis of a study."""
     return {axis.name: axis.neutral for axis in study.axes}
 
-# %% ../nbs/07_report.ipynb #572a199e
+# %% ../nbs/07_report.ipynb #8a6c5296
 def answer_html(study: Study, answer: Answer) -> Markup:
     """The card on top of the report: the answer in a sentence, view by view, what it assumes and does not know."""
     purpose = f"Profile {study.design.profile}: {get_profile(study.design.profile).purpose}."
@@ -379,7 +379,7 @@ def _behind_cells(
 
     return links, lambda row, column, method: study.missing(**where(row, column), method=method)
 
-# %% ../nbs/07_report.ipynb #cf6b8032
+# %% ../nbs/07_report.ipynb #30d7aa70
 def _told_name(study: Study, method: str) -> str:
     """A method's name where its numbers stand, with the warning that it was shown the truth."""
     told = method in study.methods and study.method(method).learns_truth
