@@ -47,10 +47,10 @@ from .study.layout import Layout
 
 # %% auto #0
 __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from', 'grouping', 'luck',
-           'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'answer_html', 'notebook_links', 'headline_html',
-           'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps', 'dose_advice_html',
-           'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table', 'if_made', 'gallery',
-           'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
+           'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'incomplete', 'answer_html', 'notebook_links',
+           'headline_html', 'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps',
+           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
+           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -87,10 +87,10 @@ def wins(table: pd.DataFrame, split: str = "test", without: Collection[str] = ()
         parts.append(f"{len(noise)} within the noise of {noise['seeds'].max():.0f} seeds and nobody's ({where(noise)})")
     if len(once):
         ahead = [f"{method} in {len(those)} ({where(those)})" for method, those in once.groupby("best", sort=False)]
-        parts.append(f"of {len(once)} nothing can be said of luck, drawn once: ahead are {', '.join(ahead)}")
+        parts.append(f"{len(once)} drawn once, so that luck is unknown: ahead {', '.join(ahead)}")
     if nothing.any():
         parts.append(f"in {nothing.sum()} nothing is reconstructed ({where(leads[nothing])})")
-    return f"Least phase error, {len(leads)} conditions: {'; '.join(parts)}."
+    return f"Least phase error in {len(leads)} condition{'s' * (len(leads) > 1)}: {'; '.join(parts)}."
 
 # %% ../nbs/07_report.ipynb #ab977b9f
 def learned_from(method: ChosenMethod) -> str:
@@ -107,7 +107,7 @@ def _listed(words: Sequence[str]) -> str:
     """Words in a sentence: ``one, two and three``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
-# %% ../nbs/07_report.ipynb #76288d77
+# %% ../nbs/07_report.ipynb #8afcb213
 def grouping(design: StudyDesign) -> str:
     """In which groups networks see the patterns, and whether that can be told from the view."""
     sizes = {view: design.gridsize(view) for view in design.views}
@@ -189,12 +189,24 @@ def neutral_values(study: Study) -> dict[str, float]:
     """The neutral value of each further axis of a study."""
     return {axis.name: axis.neutral for axis in study.axes}
 
-# %% ../nbs/07_report.ipynb #8a6c5296
+# %% ../nbs/07_report.ipynb #e58c6ac3
+def incomplete(study: Study, split: str = "test") -> str:
+    """What an answer lacks: comparisons that are missing and jobs that failed; an empty text where nothing is."""
+    here = study.progress[study.progress["split"] == split]
+    missing, failed = (here["state"] != "compared").sum(), sum(r.status == "failed" for _, r in study.records())
+    parts = [f"{missing} of {len(here)} comparisons of the {split} split are missing"] if missing else []
+    parts += [f"{failed} job{'s' * (failed > 1)} failed"] if failed else []
+    return " and ".join(parts)
+
+
 def answer_html(study: Study, answer: Answer) -> Markup:
     """The card on top of the report: the answer in a sentence, view by view, what it assumes and does not know."""
     purpose = f"Profile {study.design.profile}: {get_profile(study.design.profile).purpose}."
     parts = [Markup('<p class="banner">{}</p>').format(purpose)] if study.design.profile in ("tiny", "quick") else []
     parts += [Markup('<p class="answer"><strong>Answer.</strong> {}</p>').format(answer.sentence())]
+    if lacks := incomplete(study):
+        why = link("what was left out, and why", "evidence.html")
+        parts += [Markup('<p class="banner">Not all is in this answer: {} ({}).</p>').format(lacks, why)]
     rows = card(answer).rename_axis("").reset_index()
     enough = f"What is enough for {answer.advice.wanted}"
     parts += [table_html(rows, enough, "card with-whole" if answer.whole else "card")]
@@ -379,7 +391,7 @@ def _behind_cells(
 
     return links, lambda row, column, method: study.missing(**where(row, column), method=method)
 
-# %% ../nbs/07_report.ipynb #30d7aa70
+# %% ../nbs/07_report.ipynb #5aca8fa6
 def _told_name(study: Study, method: str) -> str:
     """A method's name where its numbers stand, with the warning that it was shown the truth."""
     told = method in study.methods and study.method(method).learns_truth
@@ -451,7 +463,7 @@ def metric_heatmaps(
         measure.cmap, lambda r, c, title: links(r, c, told[title]), lambda r, c, title: why(r, c, told[title]),
         by_title(spreads), axes[rows].label,
         write_row=write_row, write_column=write_column, is_nothing=lambda r, c, title: (r, c, told[title]) in failed,
-        foot=f"{NOTHING[0].upper()}{NOTHING[1:]}, nothing reconstructed: {flat:.3f}" if np.isfinite(flat) else "",
+        foot=f"{NOTHING[0].upper()}{NOTHING[1:]}, nothing reconstructed: {abs(flat):.3f}" if np.isfinite(flat) else "",
     )  # fmt: skip
 
 # %% ../nbs/07_report.ipynb #ec9adec3
