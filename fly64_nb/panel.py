@@ -162,7 +162,7 @@ def metrics_html(table: pd.DataFrame, chosen: str, caption: str) -> str:
     """
     flat = table.rename(columns={chosen: f"▸ {chosen}"}).set_axis([" ".join(row) for row in table.index])
     flat = flat.rename_axis(columns="metric")
-    rows = flat.to_html(float_format="{:.4g}".format, na_rep="missing", border=0, justify="right", classes="fly64")
+    rows = flat.to_html(float_format="{:.4g}".format, na_rep="–", border=0, justify="right", classes="fly64")
     return (
         f"{LOOK}<p>{html.escape(caption)}</p><div tabindex='0' role='region' aria-label='metrics of this condition' "
         f"style='max-height:36em;overflow:auto;line-height:1.4;font-size:.8em'>{rows}</div>"

@@ -150,7 +150,8 @@ class Notebook:
             "rows => rows.map(r => [...r.cells].map(c => c.textContent))"
         )
         methods = [name.removeprefix("▸ ") for name in rows[0][1:]]
-        return pd.Series({(*name.split(" "), m): v for name, *values in rows[1:] for m, v in zip(methods, values)})
+        cells = {(*name.split(" "), m): v for name, *values in rows[1:] for m, v in zip(methods, values)}
+        return pd.Series({place: text for place, text in cells.items() if text != "–"})  # a flat image has no seconds
 
     def window(self) -> list[float]:
         """Rows and columns that the panel says it shows: top, bottom, left, right."""

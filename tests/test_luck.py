@@ -35,6 +35,8 @@ def test_a_draw_trains_nothing_and_leaves_the_first_as_it_is(study, drawn):
     assert opened.training(1e4, "dense", "PINN", seed=43) == opened.training(1e4, "dense", "PINN")
     with pytest.raises(ValueError, match="seed 43 .* has no train split"):
         opened.job(1e4, "dense", "train", seed=43)
+    with pytest.raises(ValueError, match="it draws noise alone"):
+        opened.reconstructions(1e4, "dense", "train", seed=43)
     assert (opened.progress["state"] == "compared").all() and len(opened.progress) == 6 + 3
 
 

@@ -263,9 +263,13 @@ class StudyJobs(StudyConditions):
         wrote |= {"H": report_job(self.path).outputs[0]}
         if of not in wrote:
             raise ValueError(f"job of {of!r}: no such method or phase; there are {', '.join(wrote)}")
-        if wrote[of] not in self._writers:
-            raise ValueError(f"seed {seed} of the study {self.path.name} has no {split} split: it draws noise alone")
+        self._check_split(split, seed)
         return self._writers[wrote[of]]
+
+    def _check_split(self, split: str | None, seed: int | None) -> None:
+        """ValueError for a split that a noise seed does not have."""
+        if split and split not in self.root_design(seed).splits:
+            raise ValueError(f"seed {seed} of the study {self.path.name} has no {split} split: it draws noise alone")
 
     def training(self, dose: float, view: str, method: str, seed: int | None = None, **further: float) -> Job | None:
         """The job in which a method learned what it reconstructs a condition with; None if it does not learn."""
@@ -488,6 +492,7 @@ class Study(StudyJobs):
 
     def _compared(self, path: Path, what: str, condition: Condition, seed: int | None) -> Path:
         """A file of a comparison; `NotMadeError` where it is not there."""
+        self._check_split(condition.split, seed)
         if not path.is_file():
             job = self._writers[self.layout(seed).aligned(condition)]
             raise NotMadeError(f"{what} of {condition}", self.why_missing(job, path))
