@@ -202,9 +202,11 @@ class StudyDesign:
         seed uses K-choose-C.
     patch_size, reference_diameter : int, str
         Side N of the window in pixels; overlaps refer to ``"probe"`` (its effective diameter D) or ``"window"`` (N).
-    guard_band, footprint_energy, split_axis, splits : float or None, float, str, tuple of str
+    guard_band, footprint_energy, split_axis : float or None, float, str
         Distance in y between train and test in pixels (None: the height of the footprint that holds this share of
-        the energy); the splits that a study root has, both unless it only draws the noise of the test split again.
+        the energy).
+    splits : tuple of str
+        Of a study root: both, unless it only draws the noise of the test split again.
     simulation_seed, replicates, draws : int
         Seed of noise and training; how many seeds from it on have the whole study (a replicate each, trained anew);
         without replicates, how often the noise of the test split is drawn (trained networks are applied, solvers run).
