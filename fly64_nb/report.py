@@ -212,9 +212,7 @@ def answer_html(study: Study, answer: Answer) -> Markup:
     parts += [table_html(rows, enough, "card with-whole" if answer.whole else "card")]
     told = ", ".join(answer.advice.without)
     if told:
-        left_out = (
-            f"{told}: shown the truth of half of this object, as no experiment is; fly64 advise --with-truth-trained"
-        )
+        left_out = f"{told}: shown the truth of half of this object (fly64 advise --with-truth-trained counts it)"
         parts += [Markup("<p><strong>Left out</strong>: {}.</p>").format(left_out)]
     parts += [Markup("<p><strong>Assumed</strong>: {}.</p>").format("; ".join(answer.assumed))]
     parts += [Markup("<p><strong>Not known</strong>: {}.</p>").format("; ".join(answer.unknown))]

@@ -622,7 +622,7 @@ def cost_rivals(doses: pd.DataFrame, further: Sequence[str] = ()) -> str:
         for row in rivals
     ]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"; in cost not told apart from it: {'; '.join(names[:3])}{more}" if names else ""
+    return f"; within the uncertainty as cheap: {'; '.join(names[:3])}{more}" if names else ""
 
 # %% ../../nbs/quality/advice.ipynb #0db29c07
 def advice_of(

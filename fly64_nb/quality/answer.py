@@ -124,7 +124,12 @@ def _nearest(rows: pd.DataFrame, lower: bool) -> pd.Series:
 
 
 def recommend(
-    advice: Advice, view: str, light: Mapping[str, float], exposures: Mapping[str, int], doubt: Doubt
+    advice: Advice,
+    view: str,
+    light: Mapping[str, float],
+    exposures: Mapping[str, int],
+    doubt: Doubt,
+    resolution: str = "frc50",
 ) -> Recommendation | None:
     """What a view needs, of a study of dose and view alone; None where nothing is compared.
 
@@ -137,6 +142,8 @@ def recommend(
     exposures : mapping of view to int
     doubt : callable
         (dose, view, method) -> what speaks against a result, or an empty text.
+    resolution : str
+        Name of the resolution in the table, after the study's threshold.
     """
     rows = advice.doses[advice.doses["view"] == view]
     if rows.empty:
@@ -151,7 +158,6 @@ def recommend(
 
     mean = lambda metric, channel: float(draws(metric, channel).mean())
     reached = row["relation"] not in UNREACHED
-    resolution = wanted.metric if wanted.channel == "complex" else "frc50"
     return Recommendation(
         view=view, method=method, overlap=advice.overlaps.get(view, np.nan), reached=reached, dose=dose,
         interpolated=float(row["dose"]) if row["relation"] == "about" else np.nan,

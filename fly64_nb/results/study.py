@@ -122,6 +122,11 @@ class StudyConditions:
         """
         return study_metrics(self.path)
 
+    @property
+    def resolution(self) -> str:
+        """Name of the resolution in the table, after the threshold of its ring correlation: ``frc50``."""
+        return f"frc{self.design.frc_threshold * 100:.0f}"
+
     @cached_property
     def neutral_table(self) -> pd.DataFrame:
         """The tidy table at the neutral value of every further axis: one over dose and view."""
@@ -457,10 +462,13 @@ def still_falling(history: pd.DataFrame) -> str:
         return ""
     judged = "val_loss" if "val_loss" in history else "loss"
     loss, epochs = history[judged].to_numpy(float), len(history)
-    fall, late = loss[0] - loss[-1], loss[-1 - max(1, epochs // 10)] - loss[-1] if epochs > 1 else 0.0
-    if epochs == 1 or late > STILL_FALLING * fall:
+    fall, late = (loss[0] - loss[-1], loss[-1 - max(1, epochs // 10)] - loss[-1]) if epochs > 1 else (0.0, 0.0)
+    share = late / fall if fall > 0 else 0.0
+    if epochs == 1 or share > STILL_FALLING:
         return f"its loss was still falling at its last epoch, {epochs} of {epochs}: more would help"
-    return f"its last epoch is the one kept, {epochs} of {epochs}, and its loss had all but stopped falling"
+    # a loss that hardly falls is no proof: slow waves of a phase cost it next to nothing
+    little = f"the last tenth brought little, {share:.2%} of the fall of its loss"
+    return f"it kept its last epoch, {epochs} of {epochs}; {little}, but more may still help"
 
 # %% ../../nbs/results/study.ipynb #6b840574
 def progress_html(title: str, progress: pd.DataFrame) -> str:
@@ -639,9 +647,11 @@ class Study(StudyJobs):
         ValueError
             If the table has no number of it.
         """
-        table, metric = self.neutral_table, f"frc{self.design.frc_threshold * 100:.0f}"
-        by_share = not wanted or "share" in wanted
-        quality = usual_quality(table, split, **wanted) if by_share else wanted_quality(frc_metric=metric, **wanted)
+        table, by_share = self.neutral_table, not wanted or "share" in wanted
+        if by_share:
+            quality = usual_quality(table, split, **wanted)
+        else:
+            quality = wanted_quality(frc_metric=self.resolution, **wanted)
         overlaps, light = (read(self.path, self.design, split) for read in (measured_overlaps, light_per_dose))
         without = () if with_truth_trained else self.truth_trained
         return advice_of(table, quality, overlaps, light, split=split, without=without)
@@ -652,7 +662,7 @@ class Study(StudyJobs):
         light = light_per_dose(self.path, d, split)
         exposures = {view: self.overlaps(view, split).get("positions", 0) for view in d.views}
         doubt = lambda dose, view, method: self.doubt(dose, view, split, method)
-        found = (recommend(advice, view, light, exposures, doubt) for view in d.views)
+        found = (recommend(advice, view, light, exposures, doubt, self.resolution) for view in d.views)
         contrast = nothing_scores(advice.table, "rmse", "phase", split)
         told = assumptions(d, bool(self.record.get("recovered_by")))
         return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told)
