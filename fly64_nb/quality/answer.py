@@ -122,7 +122,7 @@ def _nearest(rows: pd.DataFrame, lower: bool) -> pd.Series:
     reached = rows[~rows["relation"].isin(UNREACHED)]
     return reached.iloc[0] if len(reached) else rows.sort_values("best", ascending=lower, kind="stable").iloc[0]
 
-
+# %% ../../nbs/quality/answer.ipynb #c1736ea8
 def recommend(
     advice: Advice,
     view: str,
