@@ -168,9 +168,11 @@ class Notebook:
     def zoom(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Take the zoom tool and drag the mouse over the picture, from and to shares of its width and height."""
         before = self.page.locator("[role=status]", has_text="rows").inner_text()
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        self.page.get_by_title("Zoom to rectangle").click()
+        self.page.wait_for_timeout(500)  # on a busy machine the picture still moves, and the mouse would miss it
         box = self.page.locator(".jupyter-matplotlib-canvas-div").bounding_box()
         at = lambda p: (box["x"] + p[0] * box["width"], box["y"] + p[1] * box["height"])
-        self.page.get_by_title("Zoom to rectangle").click()
         self.page.mouse.move(*at(start))
         self.page.mouse.down()
         self.page.mouse.move(*at(end), steps=8)
