@@ -54,7 +54,7 @@ def epie(data, settings, model, on_epoch):
     origin, seconds = (int(top.min()), int(left.min())), time.perf_counter() - started
     return Reconstruction(image.astype("c8"), probe.astype("c8"), origin, np.empty(0), seconds, "cpu", settings)
 ---
-EPIE = Method("ePIE", Settings, epie)
+EPIE = Method("ToyPIE", Settings, epie)
 '''
 AXIS = '''
 from dataclasses import replace
@@ -116,24 +116,24 @@ def test_a_strangers_method_is_compared_like_any_other(copy, tmp_path):
     before = digests(copy, "phase_c", "phase_d", "phase_e", "phase_f")
     toy = write_notebook(tmp_path / "toy.ipynb", METHOD)
     shown = fly64("run", copy, "--profile", "tiny", "--doses", "1e4", "--method", toy).stdout
-    ran = {f"phase_f/dose_10000/{name}_ePIE" for name in CONDITIONS}
+    ran = {f"phase_f/dose_10000/{name}_ToyPIE" for name in CONDITIONS}
     ran |= {f"phase_g/dose_10000/{name}" for name in CONDITIONS}
     assert titles(shown) == ran | {"phase_h/report"}
     assert {path: digest for path, digest in digests(copy, *"phase_c phase_d phase_e phase_f".split()).items()
             if path in before} == before  # fmt: skip
     table = read_table(copy / "metrics.csv")
-    assert methods_of(table) == ["PINN", "Supervised", "LSQML", "ePIE"]
-    assert (table.query("method == 'ePIE' and metric == 'rmse'").groupby(["view", "split"]).size() == 3).all()
-    quality = headline(table).xs("ePIE", level="method")["phase MS-SSIM"]
+    assert methods_of(table) == ["PINN", "Supervised", "LSQML", "ToyPIE"]
+    assert (table.query("method == 'ToyPIE' and metric == 'rmse'").groupby(["view", "split"]).size() == 3).all()
+    quality = headline(table).xs("ToyPIE", level="method")["phase MS-SSIM"]
     assert quality[1e4, "baseline"] > 0.5, quality
-    assert "ePIE" in shown.partition("Against the truth")[2]
+    assert "ToyPIE" in shown.partition("Against the truth")[2]
     assert_in_report_panel_and_advice(copy)
     assert "nothing to do" in fly64("run", copy).stdout  # the study remembers where the method is
-    plan = fly64("run", copy, "--set", "ePIE.epochs=3", "--dry-run").stdout
-    assert titles(plan, "settings.epochs changed from 10 to 3") == {name for name in ran if "_ePIE" in name}
+    plan = fly64("run", copy, "--set", "ToyPIE.epochs=3", "--dry-run").stdout
+    assert titles(plan, "settings.epochs changed from 10 to 3") == {name for name in ran if "_ToyPIE" in name}
     write_notebook(toy, METHOD.replace("/ (np.abs(probe) ** 2).max()", "/ (np.abs(probe) ** 2).sum()"))
     plan = fly64("run", copy, "--dry-run").stdout
-    assert titles(plan, "toy.ipynb changed") == {name for name in ran if "_ePIE" in name}
+    assert titles(plan, "toy.ipynb changed") == {name for name in ran if "_ToyPIE" in name}
     assert "PINN: " not in plan and "phase_e" not in plan
 
 
@@ -144,12 +144,12 @@ def assert_in_report_panel_and_advice(root: Path) -> None:
     )
     for place in ("headline", "heatmap", "gallery"):
         assert place in page.lower(), place
-    assert page.count("ePIE") > 20
+    assert page.count("ToyPIE") > 20
     study = open_study(root)
-    assert "ePIE" in study.reconstructions(1e4, "dense", "test")
-    assert "ePIE" in display_controls(study)["method"].options
-    assert "ePIE" in set(advise_study(root, phase_rmse=0.1).doses["method"])
-    assert "ePIE" in fly64("advise", root, "--phase-rmse", "0.1").stdout
+    assert "ToyPIE" in study.reconstructions(1e4, "dense", "test")
+    assert "ToyPIE" in display_controls(study)["method"].options
+    assert "ToyPIE" in set(advise_study(root, phase_rmse=0.1).doses["method"])
+    assert "ToyPIE" in fly64("advise", root, "--phase-rmse", "0.1").stdout
 
 
 def test_a_strangers_axis_has_a_column_folders_and_filters(tmp_path):
@@ -247,7 +247,7 @@ def test_python_does_the_same_and_raises_what_a_terminal_prints(copy, tmp_path, 
         api.run(copy, profile="full", progress=False)
     toy = write_notebook(tmp_path / "toy.ipynb", METHOD)
     design = get_study_design("tiny", doses=[1e4], axes=choose_axes({"position_error": [0.5]}, find_axes()))
-    study = api.run(tmp_path / "s", design, methods=["ePIE", toy], progress=False, overlap_targets={})
-    assert study.methods == ("ePIE",) and study.design.views == ("baseline",)
+    study = api.run(tmp_path / "s", design, methods=["ToyPIE", toy], progress=False, overlap_targets={})
+    assert study.methods == ("ToyPIE",) and study.design.views == ("baseline",)
     assert (study.progress["state"] == "compared").all() and len(study.progress) == 4
-    assert len(study.reconstruction(1e4, "baseline", "test", "ePIE", position_error=0.5).phase) > 10
+    assert len(study.reconstruction(1e4, "baseline", "test", "ToyPIE", position_error=0.5).phase) > 10

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata, resources
@@ -134,7 +135,9 @@ def _own_code(job: Job) -> dict[str, str]:
     """Code of a job's notebook, and of those of its sources that are files, by name."""
     notebook = notebook_path(job.notebook)
     files = [source for source in job.sources if source.endswith((".py", ".ipynb"))]
-    return {notebook.name: notebook_code(notebook), **{source: source_code(job.study / source) for source in files}}
+    # a path out of a study that is not made yet leads through folders that are not there
+    texts = {source: source_code(Path(os.path.normpath(job.study / source))) for source in files}
+    return {notebook.name: notebook_code(notebook), **texts}
 
 
 def code_of(job: Job) -> dict[str, str]:

@@ -20,9 +20,10 @@ from ptychi.maths import trim_mean
 from ptychi.reconstructors.lsqml import LSQMLReconstructor
 from torch.utils.data import DataLoader, Dataset
 
+from ..windows import add_windows, cut_windows, shift_ramps
+
 # %% auto #0
-__all__ = ['CHECKED_VERSIONS', 'reason_for_stock', 'shift_ramps', 'cut_windows', 'add_windows', 'inner', 'real_inner',
-           'FastLSQMLReconstructor', 'FastLSQMLTask']
+__all__ = ['CHECKED_VERSIONS', 'reason_for_stock', 'inner', 'real_inner', 'FastLSQMLReconstructor', 'FastLSQMLTask']
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #310ecb19
 CHECKED_VERSIONS = ("2.2.0",)
@@ -88,57 +89,7 @@ def reason_for_stock(options: LSQMLOptions, object_shape: tuple[int, ...], probe
                 return f"{group}.{name} = {found[group][name]!r} was not checked (only {value!r} was)"
     return None
 
-# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #401a7060
-def shift_ramps(shifts: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ramps whose product shifts images by fractions of a pixel (Fourier shift theorem).
-
-    Parameters
-    ----------
-    shifts : (n, 2) float tensor
-        Along y and x, in pixels.
-    shape : (int, int)
-        Height h and width w of the images.
-
-    Returns
-    -------
-    (n, h, 1) and (n, 1, w) complex tensors
-    """
-    ramp_y, ramp_x = (
-        torch.exp(-2j * torch.pi * torch.fft.fftfreq(size, device=shifts.device, dtype=shifts.dtype) * shift[:, None])
-        for size, shift in zip(shape, shifts.T)
-    )
-    return ramp_y[:, :, None], ramp_x[:, None, :]
-
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #c34ef5a7
-def _window_index(starts: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (n, h, 1) and columns (n, 1, w) of every window."""
-    h, w = patches.shape[-2:]
-    return (
-        (starts[:, 0, None] + torch.arange(h, device=starts.device))[:, :, None],
-        (starts[:, 1, None] + torch.arange(w, device=starts.device))[:, None, :],
-    )
-
-
-def cut_windows(image: torch.Tensor, starts: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Copy the window of `image` at each of `starts` (n, 2) into `out` (n, h, w)."""
-    if not image.is_cpu:
-        return out.copy_(image[_window_index(starts, out)])
-    whole, (h, w) = image.numpy(), out.shape[-2:]
-    for window, (y, x) in zip(out.numpy(), starts.tolist()):
-        window[...] = whole[y : y + h, x : x + w]
-    return out
-
-
-def add_windows(image: torch.Tensor, starts: torch.Tensor, patches: torch.Tensor) -> None:
-    """Add each of `patches` (n, h, w) to its window of `image`, in place."""
-    if not image.is_cpu:
-        image.index_put_(_window_index(starts, patches), patches, accumulate=True)
-        return
-    whole, (h, w) = image.numpy(), patches.shape[-2:]
-    for patch, (y, x) in zip(patches.numpy(), starts.tolist()):
-        whole[y : y + h, x : x + w] += patch
-
-
 def inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Inner product ``sum conj(a) b`` of each pattern, (n,)."""
     a, b = a.flatten(1), b.flatten(1)

@@ -22,8 +22,9 @@ from ...physics.photons import deal_photons
 from ...physics.scan import canvas
 
 # %% auto #0
-__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'task_options', 'open_task',
-           'HeldOut', 'reconstruct', 'ptychi_intensity']
+__all__ = ['Made', 'LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options',
+           'task_inputs', 'task_options', 'open_task', 'HeldOut', 'hold_out', 'use_device', 'reconstruct', 'finished',
+           'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -55,7 +56,8 @@ class LsqmlSettings:
     hold_out : float
         Share of the photons held out to see when fitting noise begins; 0 runs all epochs on all photons.
     seed : int
-        Seeds the order of the batches and the photons that are held out.
+        Seeds the photons that are held out and the spread of Poisson steps; pty-chi shuffles the patterns alike for
+        every seed.
     threads : int
         CPU threads of torch. Results of compact batches depend on it in the last digits, so a study keeps it at one.
     device : str
@@ -131,7 +133,7 @@ def safe(settings: LsqmlSettings) -> LsqmlSettings:
     )
 
 
-def choose_noise_model(settings: LsqmlSettings, counts: np.ndarray) -> LsqmlSettings:
+def choose_noise_model(settings: Any, counts: np.ndarray) -> Any:
     """Settings in which ``"auto"`` has become the noise model that suits the counts."""
     if settings.noise_model != "auto":
         return settings
@@ -141,18 +143,42 @@ def choose_noise_model(settings: LsqmlSettings, counts: np.ndarray) -> LsqmlSett
 class DivergedError(RuntimeError):
     """The reconstruction holds values that are not finite, or describes the counts worse than an object of ones."""
 
+# %% ../../../nbs/methods/ptychi/solver.ipynb #0e0a6bdc
+def common_options(options: Any, origin: tuple[int, int], seed: int, gpu: bool) -> Any:
+    """What every reconstructor of pty-chi is told: our frame, positions that stay, the device and the seed."""
+    import ptychi.api as api
+
+    options.data_options.fft_shift = True  # our zero frequency is at the centre
+    options.object_options.pixel_size_m = 1.0
+    options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
+    options.object_options.position_origin_coords = [-origin[0] - 0.5, -origin[1] - 0.5]
+    options.probe_position_options.optimizable = False
+    options.reconstructor_options.default_device = api.Devices.GPU if gpu else api.Devices.CPU
+    options.reconstructor_options.random_seed = seed
+    return options
+
+
+def task_inputs(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray) -> dict[str, np.ndarray]:
+    """What a task of pty-chi starts from: counts, positions, an object of ones, and the probe with their photons."""
+    window = probe.shape[-1]
+    # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
+    mean_total = counts.sum((1, 2), dtype=np.float64).mean()
+    scale = np.sqrt(mean_total / window**2 / np.sum(np.abs(probe.astype(np.complex128)) ** 2))
+    return {
+        "object_data": np.ones((1, *canvas(y, x, window)[1]), np.complex64),
+        "probe_data": (probe * scale).astype(np.complex64)[None, None],
+        "diffraction_data": counts.astype(np.float32, copy=False),
+        "probe_position_x_px": np.asarray(x, np.float32),
+        "probe_position_y_px": np.asarray(y, np.float32),
+    }
+
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fb792d3f
 def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
     """pty-chi's options for one part of the schedule; the first part rescales the probe in its first epoch."""
     import ptychi.api as api
 
-    options = api.LSQMLOptions()
-    options.data_options.fft_shift = True  # our zero frequency is at the centre
-    options.object_options.pixel_size_m = 1.0
-    options.object_options.determine_position_origin_coords_by = api.ObjectPosOriginCoordsMethods.SPECIFIED
-    options.object_options.position_origin_coords = [-origin[0] - 0.5, -origin[1] - 0.5]
+    options = common_options(api.LSQMLOptions(), origin, settings.seed, gpu)
     options.probe_options.optimizable = settings.update_probe
-    options.probe_position_options.optimizable = False
     r = options.reconstructor_options
     r.num_epochs = part.epochs
     r.batch_size = min(part.batch, patterns)
@@ -164,8 +190,6 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
         options.object_options.optimal_step_size_scaler = settings.step
     r.rescale_probe_intensity_in_first_epoch = first
     r.solve_step_sizes_only_using_first_probe_mode = False  # the same for one mode, and faster
-    r.default_device = api.Devices.GPU if gpu else api.Devices.CPU
-    r.random_seed = settings.seed
     return options
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #9eec982a
@@ -211,12 +235,18 @@ class HeldOut:
         Positions of these patterns on the canvas.
     share : float
         Of all photons.
+    tolerance : float
+        Part of what had been learnt that may be lost again before an epoch counts as worse.
+    scaled : bool
+        Compare the patterns' shapes only: a fit of amplitudes predicts too few photons where most pixels count none.
     """
 
     counts: np.ndarray
     y: np.ndarray
     x: np.ndarray
     share: float
+    tolerance: float = 0.5
+    scaled: bool = False
     history: list[tuple[int, float]] = field(default_factory=list)
     flat: float = np.inf  # mean negative log-likelihood of the object of ones
     best: np.ndarray | None = None  # negative log-likelihood of each pattern where its mean was smallest
@@ -227,6 +257,8 @@ class HeldOut:
         """Negative log-likelihood of each pattern's photons, (m,)."""
         # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
         expected = diffraction_intensity(obj, probe, self.y, self.x) * (probe.size * self.share / (1 - self.share))
+        if self.scaled:
+            expected = expected * (self.counts.sum(dtype=np.float64) / expected.sum(dtype=np.float64))
         # a photon where nothing is expected counts as if a thousandth of the share had been
         surprise = np.where(self.counts > 0, self.counts * np.log(expected + 1e-3 * self.share), 0)
         return (expected - surprise).sum((1, 2), dtype=np.float64)
@@ -239,7 +271,7 @@ class HeldOut:
             self.flat, self.best = (now.mean() if self.best is None else self.flat), now
         difference = now - self.best
         worse = difference.mean() > max(
-            2 * difference.std() / np.sqrt(len(difference)), 0.5 * (self.flat - self.best.mean())
+            2 * difference.std() / np.sqrt(len(difference)), self.tolerance * (self.flat - self.best.mean())
         )
         self.worse_in_turn = self.worse_in_turn + 1 if worse else 0
         if not worse:
@@ -257,24 +289,11 @@ def _run(
     on_epoch: Callable[[int, float], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, list[float], str]:
     """Object, probe, losses and engine after the schedule, or where the held-out photons ended it."""
-    window = probe.shape[-1]
-    origin, shape = canvas(y, x, window)
-    # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
-    mean_total = counts.sum((1, 2), dtype=np.float64).mean()
-    scale = np.sqrt(mean_total / window**2 / np.sum(np.abs(probe.astype(np.complex128)) ** 2))
-    data = {
-        "object_data": np.ones((1, *shape), np.complex64),
-        "probe_data": (probe * scale).astype(np.complex64)[None, None],
-    }
-    fixed = {
-        "diffraction_data": counts.astype(np.float32, copy=False),
-        "probe_position_x_px": np.asarray(x, np.float32),
-        "probe_position_y_px": np.asarray(y, np.float32),
-    }
+    origin, data = canvas(y, x, probe.shape[-1])[0], task_inputs(counts, y, x, probe)
     losses: list[float] = []
     for k, part in enumerate(schedule(settings)):
         options = task_options(settings, part, k == 0, origin, len(y), gpu)
-        with open_task(options, settings.engine, part.damping, **fixed, **data) as task:
+        with open_task(options, settings.engine, part.damping, **data) as task:
             for _ in range(part.epochs):
                 task.run(1)
                 losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
@@ -290,18 +309,38 @@ def _run(
                     held.look(len(losses), *(array.reshape(array.shape[-2:]) for array in now))
                     if part.compact and held.worse_in_turn >= 3:
                         break
-            data = {f"{name}_data": task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe")}
+            found = {f"{name}_data": task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe")}
+            data |= found
     return data["object_data"][0], data["probe_data"][0, 0], losses, task.engine
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #4ec9aa2d
-def _hold_out(
-    counts: np.ndarray, y: np.ndarray, x: np.ndarray, settings: LsqmlSettings, most: int = 256
-) -> tuple[HeldOut, np.ndarray]:
-    """Held-out photons of at most so many patterns, and the counts that are left."""
-    shares = deal_photons(counts, settings.hold_out, np.random.default_rng(settings.seed))
+Made = tuple[np.ndarray, np.ndarray, list[float], str, HeldOut | None]  # object, probe, losses, engine, held out
+
+
+def hold_out(
+    counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: Any, notes: list[str],
+    most: int = 256,
+) -> tuple[HeldOut | None, np.ndarray]:  # fmt: skip
+    """Held-out photons of at most so many patterns, and the counts that are left; why there are none is noted."""
+    if not settings.hold_out:
+        return None, counts
+    try:
+        shares = deal_photons(counts, settings.hold_out, np.random.default_rng(settings.seed))
+    except ValueError as reason:
+        notes.append(f"no photons held out: {reason}")
+        return None, counts
     seen, held = (share.astype(np.float32) for share in shares)
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(counts))[:most])
-    return HeldOut(held[rows], y[rows], x[rows], settings.hold_out), seen
+    origin, _ = canvas(y, x, probe.shape[-1])
+    return HeldOut(held[rows], (y - origin[0])[rows], (x - origin[1])[rows], settings.hold_out), seen
+
+
+def use_device(settings: Any) -> bool:
+    """Set the threads of torch, and say whether a GPU is used."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    return settings.device == "gpu" or (settings.device == "auto" and torch.cuda.is_available())
 
 
 def _device_name(gpu: bool) -> str:
@@ -315,7 +354,7 @@ def _device_name(gpu: bool) -> str:
 def _attempt(
     counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings, gpu: bool,
     notes: list[str], on_epoch: Callable[[int, float], None] | None,
-) -> tuple[np.ndarray, np.ndarray, list[float], str, HeldOut | None]:  # fmt: skip
+) -> Made:  # fmt: skip
     """One run of a schedule: object, probe, losses, engine, held-out photons; what cannot be held out is noted.
 
     Raises
@@ -326,13 +365,7 @@ def _attempt(
     import torch
 
     torch.manual_seed(settings.seed)
-    origin, _ = canvas(y, x, probe.shape[-1])
-    held, seen = None, counts
-    if settings.hold_out:
-        try:
-            held, seen = _hold_out(counts, y - origin[0], x - origin[1], settings)
-        except ValueError as reason:
-            notes.append(f"no photons held out: {reason}")
+    held, seen = hold_out(counts, y, x, probe, settings, notes)
     obj, found, losses, engine = _run(seen, y, x, probe, settings, held, gpu, on_epoch)
     if not (np.isfinite(obj).all() and np.isfinite(found).all()):
         raise DivergedError(f"object or probe are not finite after {len(losses)} epochs")
@@ -364,12 +397,9 @@ def reconstruct(
     DivergedError
         If the safe schedule diverges as well.
     """
-    import torch
-
     started = time.perf_counter()
     notes: list[str] = []
-    gpu = settings.device == "gpu" or (settings.device == "auto" and torch.cuda.is_available())
-    torch.set_num_threads(settings.threads)
+    gpu = use_device(settings)
     settings = choose_noise_model(settings, counts)
     try:
         made = _attempt(counts, y, x, probe, settings, gpu, notes, on_epoch)
@@ -382,13 +412,12 @@ def reconstruct(
             raise DivergedError(
                 f"LSQML: {'; '.join([*notes, f'diverged ({second})'])} ({asdict(settings)})"
             ) from second
-    return _finished(made, canvas(y, x, probe.shape[-1])[0], settings, notes, started, gpu)
+    return finished(made, canvas(y, x, probe.shape[-1])[0], settings, notes, started, gpu)
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #8968450d
-def _finished(
-    made: tuple[np.ndarray, np.ndarray, list[float], str, HeldOut | None], origin: tuple[int, int],
-    settings: LsqmlSettings, notes: list[str], started: float, gpu: bool,
-) -> Reconstruction:  # fmt: skip
+def finished(
+    made: Made, origin: tuple[int, int], settings: Any, notes: list[str], started: float, gpu: bool
+) -> Reconstruction:
     """The reconstruction of the epoch that held-out photons chose, with the probe of all photons."""
     obj, found, losses, engine, held = made
     epoch = len(losses)
