@@ -7,7 +7,7 @@ STUDY ?= study
 TESTS ?=
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --maxprocesses 8 --durations 15 $(TESTS)
 
-.PHONY: study test test-all lint types chromium bench lab readme clean
+.PHONY: study test test-all lint types chromium bench lab readme pretrained clean
 .DELETE_ON_ERROR:
 
 # installed again only when what is installed changes; a half-made environment has no stamp
@@ -63,6 +63,10 @@ lab: $(VENV)/dev.stamp
 readme:
 	$(BIN)/python -m jupyter nbconvert --log-level ERROR --to markdown --output-dir . --output README nbs/index.ipynb
 	sed -i.bak 's#](images/#](nbs/images/#' README.md && rm README.md.bak
+
+## the checkpoint of the built-in probe that comes with the package, and its evidence: ten CPU-minutes
+pretrained: $(VENV)/study.stamp
+	$(BIN)/python -c "from fly64_nb.methods.networks.shipped import make_shipped; print(make_shipped())"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS', 'ALLOW_MISSING',
            'EVERYTHING', 'QUALITY', 'tell', 'option', 'takes', 'filters', 'refusals', 'fail_if_failed', 'request_from',
            'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer',
-           'show_results', 'runner_options', 'run', 'only_methods', 'at_values', 'chosen_jobs', 'run_jobs',
-           'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare',
-           'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
-           'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
-           'advice_tables', 'advise']
+           'show_results', 'runner_options', 'run_prepared', 'run', 'leaderboard_table', 'tell_arena', 'with_everyone',
+           'arena', 'only_methods', 'at_values', 'chosen_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command',
+           'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs',
+           'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since', 'why',
+           'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -409,6 +409,24 @@ def runner_options(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def run_prepared(study: Path, prepared: Prepared, options: Mapping[str, Any]) -> list[JobResult]:
+    """Run everything that a study lacks and print what came of it; with ``--dry-run`` print what would be run."""
+    from fly64_nb.api import reporting
+    from fly64_nb.design import study_roots
+    from fly64_nb.results.run import run_study
+
+    started = time.perf_counter()
+    if options["dry_run"]:
+        show_plan(study, prepared)
+        return []
+    for root in study_roots(study, prepared.design).values():  # paths to files of methods lead through each of them
+        root.mkdir(parents=True, exist_ok=True)
+    with watch_of(study) as watch:
+        results = run_study(study, prepared, watch, reporting(tell), **runner_options(options))
+    show_results(study, watch, results, time.perf_counter() - started)
+    return results
+
+
 @app.command()
 @takes(*DESIGN, *RUNNING)
 def run(study: StudyRoot, **options: Any) -> None:
@@ -416,19 +434,105 @@ def run(study: StudyRoot, **options: Any) -> None:
 
     Run again, it does only what is missing or changed; with another dose, view, axis, seed or method, what is new.
     """
-    from fly64_nb.api import reporting
-    from fly64_nb.results.run import run_study
-
-    started = time.perf_counter()
     with refusals():
         study = study.resolve()
-        prepared = prepared_from(study, options)
-        if options["dry_run"]:
-            return show_plan(study, prepared)
-        study.mkdir(parents=True, exist_ok=True)
-        with watch_of(study) as watch:
-            results = run_study(study, prepared, watch, reporting(tell), **runner_options(options))
-        show_results(study, watch, results, time.perf_counter() - started)
+        fail_if_failed(run_prepared(study, prepared_from(study, options), options))
+
+# %% ../nbs/cli.ipynb #0e1dcf90
+# the leaderboard's columns and their heads, so short that all fit into eighty characters
+_BOARD = {
+    "method": "",
+    "times the limit": "x limit",
+    "contrast kept": "contrast",
+    "half period (px)": "half\nperiod",
+    "resolved": "res.",
+    "CPU-s": "CPU-s",
+    "training CPU-s": "train\nCPU-s",
+    "won": "best\nlevel",
+    "nothing": "flat",
+    "conditions": "done",
+}
+
+
+def leaderboard_table(board: Any, split: str = "test") -> Table:
+    """A leaderboard for the terminal; places stand in brackets."""
+    import pandas as pd
+    from rich.table import Table
+
+    from fly64_nb.quality.leaderboard import INCOMPLETE, PLACES, TOLD
+
+    number = lambda value: f"{value:.{2 if value < 10 else 0}f}" if isinstance(value, float) else str(value)
+    text = lambda value: "–" if pd.isna(value) else number(value)
+    place = lambda value: "" if pd.isna(value) else f" ({value})"
+    table = Table(title=f"Leaderboard, {split} split, over all conditions", box=None, padding=(0, 1, 0, 0))
+    for head in _BOARD.values():
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for method, row in board.iterrows():
+        cells = {name: text(row[name]) + (place(row[PLACES[name]]) if name in PLACES else "") for name in board}
+        cells["method"] = method + {TOLD: "*", INCOMPLETE: "+"}.get(row["standing"], "")
+        cells["won"] = f"{cells['best']}/{cells['level']}"
+        cells["conditions"] += f"/{cells['of']}"
+        table.add_row(*(cells[name] for name in _BOARD))
+    return table
+
+# %% ../nbs/cli.ipynb #7a809a7a
+def tell_arena(study: Path, name: Path) -> None:
+    """Print the leaderboard of a study as it is, what it lacks, and who has not entered; `name` as it was typed."""
+    from fly64_nb.methods.method import find_methods
+    from fly64_nb.quality.leaderboard import INCOMPLETE, TOLD
+    from fly64_nb.report import incomplete
+    from fly64_nb.results.study import open_study
+
+    opened = open_study(study)
+    if len(opened.metrics):
+        board = opened.leaderboard()
+        console.print(leaderboard_table(board))
+        tell("(1): place. x limit: phase error / shot-noise limit. half period: in px, of")
+        tell("the conditions that are resolved (res.). best: conditions ahead of all others by")
+        tell("more than the noise; level: these, and those within the noise of the one ahead.")
+        tell("flat: conditions that come out no better than a flat image. done: of all.")
+        if TOLD in set(board["standing"]):
+            tell("* shown the truth of half of this object: competes with nobody")
+        if INCOMPLETE in set(board["standing"]):
+            tell("+ lacks conditions: its means are over those that it has, so it has no place")
+    if lacks := incomplete(opened):
+        tell(f"not all is in it: {lacks}; `fly64 run {name}` makes what is missing")
+    if others := [method for method in find_methods() if method not in opened.methods]:
+        tell(f"not entered: {', '.join(others)}; to let them: fly64 run {name} --methods {','.join(others)}")
+
+# %% ../nbs/cli.ipynb #e8f89770
+def with_everyone(request: Request) -> Request:
+    """What is asked of a new study, with every registered method and three draws where it does not say other ones."""
+    from fly64_nb.methods.method import find_methods
+    from fly64_nb.results.run import Request
+
+    fields = {} if request.fields.get("replicates", 1) > 1 else {"draws": 3}
+    return request.over(Request(fields, methods=tuple(find_methods(request.method_files))))
+
+
+@app.command()
+@takes(*DESIGN, *RUNNING)
+def arena(study: StudyRoot, **options: Any) -> None:
+    """The leaderboard: every method on all conditions, by error, contrast, resolution and CPU-seconds.
+
+    Of a study that is there, finished or not, it prints what there is. A study that is not there is run with every
+    registered method and three draws of the noise. With options it is run first, as `fly64 run` would: so `fly64 arena
+    STUDY --method ./mine.ipynb` lets a method of your own enter.
+    """
+    from fly64_nb.results.run import prepare_study
+    from fly64_nb.results.study_file import request_for
+    from fly64_nb.study.layout import Layout
+
+    with refusals():
+        name, study, results = study, study.resolve(), []
+        is_there = Layout(study).study_json.is_file()
+        if not is_there or any(options[one.name] not in (one.default, []) for one in (*DESIGN, *RUNNING)):
+            request = request_for(study, request_from(options))
+            results = run_prepared(
+                study, prepare_study(study, request if is_there else with_everyone(request)), options
+            )
+        if Layout(study).study_json.is_file() and not options["dry_run"]:
+            tell_arena(study, name)
         fail_if_failed(results)
 
 # %% ../nbs/cli.ipynb #0c040f90

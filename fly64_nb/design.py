@@ -28,10 +28,10 @@ from .study.condition import Condition, Values
 from .study.layout import Layout, dose_folder, value_folder
 
 # %% auto #0
-__all__ = ['PROFILES', 'PlainName', 'SplitName', 'PACKAGES', 'HELD_FIXED', 'Recover', 'Profile', 'get_profile', 'plain_problems',
-           'ChosenAxis', 'ChosenMethod', 'StudyDesign', 'further_values', 'make_design', 'get_study_design',
-           'environment', 'grown_design', 'by_distance', 'write_study', 'read_study', 'refuse_older_study', 'make_base',
-           'suitable_design', 'build_design_job', 'study_roots', 'replicate_design']
+__all__ = ['PROFILES', 'PlainName', 'SplitName', 'THE_PROBE', 'PACKAGES', 'HELD_FIXED', 'Recover', 'Profile', 'get_profile',
+           'plain_problems', 'ChosenAxis', 'ChosenMethod', 'StudyDesign', 'further_values', 'make_design',
+           'get_study_design', 'environment', 'grown_design', 'by_distance', 'write_study', 'read_study',
+           'refuse_older_study', 'make_base', 'suitable_design', 'build_design_job', 'study_roots', 'replicate_design']
 
 # %% ../nbs/00_design.ipynb #aefe0b39
 @dataclass(frozen=True)
@@ -144,6 +144,9 @@ class ChosenAxis:
         return self
 
 # %% ../nbs/00_design.ipynb #8e51f5af
+THE_PROBE = "the probe"  # what a method learns from that is trained once for a study; no view can have this name
+
+
 @dataclass(frozen=True, config=_STRICT)
 class ChosenMethod:
     """A method of a study and its settings; see `fly64_nb.methods.method.Method`.
@@ -175,8 +178,10 @@ class ChosenMethod:
     family: str = ""
     imports: tuple[str, ...] = ()
 
-    def learned_on(self, condition: Condition) -> Condition:
-        """Condition whose train split it learned from to reconstruct a condition."""
+    def learned_on(self, condition: Condition) -> Condition | None:
+        """Condition whose train split it learned from to reconstruct a condition; None: the probe alone, once."""
+        if self.learns_from == THE_PROBE:
+            return None
         return condition.at("train").on(self.learns_from or condition.view)
 
 # %% ../nbs/00_design.ipynb #2ff42609

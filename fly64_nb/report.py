@@ -24,6 +24,7 @@ from .physics.limits import light_through
 from .physics.photons import photons_per_unit
 from .quality.advice import Advice, in_short
 from .quality.answer import Answer, card
+from .quality.leaderboard import COMPLETE, PLACES, by_condition, limit_multiples, races
 from fly64_nb.quality.table import (
     HEADLINE,
     NOTHING,
@@ -41,16 +42,18 @@ from fly64_nb.quality.table import (
 from .results.study import NotMadeError, Study, read_history, report_job
 from .engine.job import Job, JobResult
 from .show import curves, images, style
+from .show.arena import show_arena
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
 from .study.condition import Condition
 from .study.layout import Layout
 
 # %% auto #0
-__all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from', 'grouping', 'luck',
-           'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'incomplete', 'answer_html', 'notebook_links',
-           'headline_html', 'Measure', 'limit_multiples', 'by_method', 'metric_heatmaps', 'further_heatmaps',
-           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
-           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'build_report_job']
+__all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from',
+           'grouping', 'luck', 'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'incomplete', 'answer_html',
+           'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps', 'further_heatmaps',
+           'arena_html', 'course_html', 'arena_figure', 'dose_advice_html', 'overlap_advice_html', 'left_out',
+           'evidence_html', 'manifests_html', 'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light',
+           'learning_curves', 'convergence', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -98,6 +101,10 @@ def learned_from(method: ChosenMethod) -> str:
     if not method.learns:
         start = f" from the reconstruction by {method.starts_from}" if method.starts_from else ""
         return f"starts anew on every condition{start}"
+    if method.learned_on(Condition(1.0, "baseline")) is None:
+        return (
+            f"learned before the experiment, once for the study, from {method.learns_from} and simulated other objects"
+        )
     view = f"the {method.learns_from} view" if method.learns_from else "each view"
     truth = ", and was shown the truth of half of this object" if method.learns_truth else ""
     return f"learned from the train split of {view}{truth}"
@@ -355,14 +362,6 @@ OVER_LIMIT = Measure(
 )
 
 # %% ../nbs/07_report.ipynb #016f9d49
-def limit_multiples(table: pd.DataFrame) -> pd.DataFrame:
-    """Each phase RMSE of a tidy table as a multiple of its shot-noise limit, as metric ``rmse_over_limit``."""
-    key = [c for c in table.columns if c not in ("metric", "value")]
-    phase = table[table["channel"] == "phase"].set_index(key)
-    error, limit = (phase.loc[phase["metric"] == metric, "value"] for metric in ("rmse", "rmse_limit"))
-    return (error / limit).dropna().rename("value").reset_index().assign(metric="rmse_over_limit")[list(table.columns)]
-
-
 def by_method(
     table: pd.DataFrame, measure: Measure, split: str, rows: str = "dose", columns: str = "view"
 ) -> tuple[dict[str, pd.DataFrame], dict[str, pd.DataFrame] | None]:
@@ -494,6 +493,102 @@ def further_heatmaps(study: Study, measures: Sequence[Measure], split: str = "te
                 shown += Markup("<p>{}:</p>").format(in_words[held](value)) + maps
         if shown:
             yield f"{measure.label[0].upper()}{measure.label[1:]} over {words}", shown
+
+# %% ../nbs/07_report.ipynb #5f30fa99
+OWN_PAGE = "notebooks/phase_h/report.html"  # where the report's notebook is evidence itself
+
+
+def _digits(value: float, spread: float = np.nan) -> str:
+    """A number with three digits, and its spread with two where it is known."""
+    return f"{value:#.3g}".rstrip(".") + (f" ± {spread:.2g}" if np.isfinite(spread) else "")
+
+
+def _mean_cell(row: pd.Series, name: str, place: str = "") -> Markup | None:
+    """A mean of the leaderboard, its place in small type, and a link to the notebook that took it."""
+    if not np.isfinite(row[name]):
+        return None
+    cell = link(_digits(row[name], row.get(f"± {name}", np.nan)), OWN_PAGE)
+    where = row[place] if place else pd.NA
+    return cell if pd.isna(where) else cell + Markup(" <small>({})</small>").format(where)
+
+
+def arena_html(board: pd.DataFrame, split: str = "test") -> Markup:
+    """The leaderboard as a table; places stand in brackets."""
+    rows = []
+    for method, r in board.iterrows():
+        note = Markup(" <small>({})</small>").format(r["standing"]) if r["standing"] != COMPLETE else ""
+        won = {f"{what} in": "–" if pd.isna(r[what]) else str(r[what]) for what in ("best", "level")}
+        mean = {criterion: _mean_cell(r, criterion, place) for criterion, place in PLACES.items()}
+        rows.append({
+            "method": Markup("{}{}").format(method, note),
+            "times the limit": mean["times the limit"], "contrast kept": mean["contrast kept"],
+            "half period (px)": mean["half period (px)"], "resolved": f"{r['resolved']} of {r['of']}",
+            "CPU seconds": mean["CPU-s"], "of training": _mean_cell(r, "training CPU-s") or "none",
+            **won, "no better than nothing in": str(r["nothing"]), "conditions": f"{r['conditions']} of {r['of']}",
+        })  # fmt: skip
+    return table_html(pd.DataFrame(rows), f"Leaderboard, {split} split, over all conditions; place in brackets")
+
+# %% ../nbs/07_report.ipynb #d57500a5
+def _course_cell(
+    study: Study, where: Mapping[str, Any], split: str, method: str, error: str, seconds: float, nothing: bool
+) -> Markup:
+    """A method in a condition (axes by name): its error, linked to the comparison, and below it its CPU-seconds."""
+    seeds = study.design.seeds
+    compared = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of="G", seed=seed))
+    cell = Markup("{}").format(_first_link(error, compared))
+    if nothing:
+        cell += Markup(" <small>no better than nothing</small>")
+    if np.isfinite(seconds):
+        made = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of=method, seed=seed))
+        cell += Markup(" <small>{}</small>").format(_first_link(f"{_digits(seconds)} s", made))
+    return cell
+
+
+def course_html(study: Study, split: str = "test") -> Markup:
+    """Times the limit and CPU-seconds of every method in every condition, with who is best there."""
+    table, axes = study.metrics, shown_axes(study)
+    multiples = values_of(limit_multiples(table), "rmse_over_limit", "phase", split)
+    means, spreads, costs = (
+        by_condition(table, *what) for what in ((multiples,), (multiples, "std"), (study.cpu_seconds(split),))
+    )
+    costs = costs.reindex(index=means.index, columns=means.columns)
+    told = study.truth_trained
+    won, failed = races(table, split, told), no_better_than_nothing(table, "rmse", "phase", split)
+    rows = []
+    for place, numbers in means.iterrows():
+        where, cells = dict(zip(means.index.names, place, strict=True)), {}
+        for method in study.methods:
+            head = Markup("{} <small>(shown the truth)</small>").format(method) if method in told else method
+            if not np.isfinite(value := numbers.get(method, np.nan)):
+                why = study.missing(**where, split=split, method=method)
+                cells[head] = Markup('<span class="missing">{}</span>').format(why)
+                continue
+            spread, seconds = spreads[method].get(place, np.nan), costs.loc[place, method]
+            text, nothing = _digits(value, spread), (*place, method) in failed
+            cells[head] = _course_cell(study, where, split, method, text, seconds, nothing)
+        labels = {name if name == "dose" else axes[name].label: axis_value(value) for name, value in where.items()}
+        race = won.get(place, {"best": [], "level": []})
+        level = f"level: {', '.join(race['level'])}" if len(race["level"]) > 1 else "–"
+        rows.append({**labels, **cells, "best": ", ".join(race["best"]) or level})
+    caption = f"Phase RMSE / shot-noise limit, {split} split; in small type CPU-seconds of the reconstruction"
+    return table_html(pd.DataFrame(rows), caption) if rows else Markup("")
+
+# %% ../nbs/07_report.ipynb #d356e377
+def arena_figure(study: Study, styles: Mapping[str, Any], split: str = "test") -> Figure | None:
+    """Figure of error against CPU-seconds by condition, at neutral values; None where either is not known."""
+    table, cpu = study.neutral_table, study.cpu_seconds(split)
+    for axis, value in neutral_values(study).items():
+        cpu = cpu[cpu.index.get_level_values(axis) == value].droplevel(axis)
+    multiples = values_of(limit_multiples(table), "rmse_over_limit", "phase", split)
+    if multiples.empty or cpu.empty:
+        return None
+    training, told = study.training_cpu_seconds(), study.truth_trained
+    labels = {name: f"{name} (+ {seconds:.0f} CPU-s of training)" for name, seconds in training.items()}
+    labels |= {name: f"{labels.get(name, name)}, shown the truth" for name in told}
+    means, spreads, costs = (
+        by_condition(table, multiples), by_condition(table, multiples, "std"), by_condition(table, cpu)
+    )  # fmt: skip
+    return show_arena(means, costs, f"What an error costs, {split} split", spreads, styles, labels, told)
 
 # %% ../nbs/07_report.ipynb #6c433fce
 def _interval(row: pd.Series, least: float, write: Callable[[float], str]) -> str:
@@ -713,20 +808,23 @@ def _kept(history: pd.DataFrame, name: str) -> dict[str, float]:
 
 def learning_curves(study: Study, method: str) -> Figure | None:
     """Figure of the losses with which a method learned, by dose and view, its chosen epoch marked; None without any."""
-    drawn, chosen, d = {}, {}, study.design
-    learned_on = study.method(method).learned_on
-    views = list(dict.fromkeys(learned_on(Condition(d.doses[0], view)).view for view in d.views))
-    for dose, view in itertools.product(d.doses, views):
+    drawn, chosen, d, own = {}, {}, study.design, study.method(method)
+    trained: dict[tuple[str, str], tuple[float, str]] = {}  # a condition for each training, by its panel
+    for dose, view in itertools.product(d.doses, d.views):
+        where = own.learned_on(Condition(dose, view))
+        panel = (f"{dose:g} photons", where.view) if where else ("once", f"{own.learns_from} alone")
+        trained.setdefault(panel, (dose, view))
+    for panel, (dose, view) in trained.items():
         history = if_made(study.history, dose, view, method)
         if history is not None:
             losses = {"training": history["loss"], "validation": history["val_loss"]}
-            panel = f"{dose:g} photons", view
             drawn[panel] = {name: (history["epoch"], loss) for name, loss in losses.items()}
             chosen[panel] = _kept(history, "validation")
     if not drawn:
         return None
     title = f"{method}: losses over epochs by dose and view; ring: the epoch that is kept"
-    return curves.show_curves(drawn, chosen, [f"{dose:g} photons" for dose in d.doses], views, title, "loss")
+    rows, columns = (list(dict.fromkeys(panel[k] for panel in trained)) for k in (0, 1))
+    return curves.show_curves(drawn, chosen, rows, columns, title, "loss")
 
 
 def convergence(study: Study, method: str) -> Figure | None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .data.base import Base
 from .data.dataset import Dataset
 from .data.files import atomic_path
 from .datasets import build_generation_jobs
@@ -21,7 +24,7 @@ from .study.condition import Condition, condition_words
 from .study.layout import Layout, job_name
 
 # %% auto #0
-__all__ = ['TrainingJob', 'training_job', 'training_jobs', 'build_training_jobs', 'train_on', 'write_training']
+__all__ = ['TrainingJob', 'training_job', 'training_jobs', 'build_training_jobs', 'probe_alone', 'train_on', 'write_training']
 
 # %% ../nbs/04_training.ipynb #ada58da6
 @dataclass(frozen=True)
@@ -34,26 +37,32 @@ class TrainingJob(Job):
         return self.outputs[0]
 
 
-def training_job(layout: Layout, condition: Condition, method: ChosenMethod, gridsize: int) -> TrainingJob:
-    """The job that trains a method on the train split of a condition."""
+def training_job(layout: Layout, condition: Condition | None, method: ChosenMethod, gridsize: int) -> TrainingJob:
+    """The job that trains a method on the train split of a condition; None: on the study's probe alone."""
     folder = layout.learned(condition, method.name)
-    return TrainingJob(
-        phase="phase_e",
-        name=job_name(condition.at(None), method.name),
-        notebook="04_training.ipynb",
-        study=layout.root,
-        condition={**condition.at(None).values(), "gridsize": gridsize, "method": method.name},
-        parameters={
-            "study": ".",
+    if condition is None:
+        name, given = method.name, layout.home.base
+        where: dict[str, Any] = {"method": method.name}
+        parameters: dict[str, Any] = {"once": True}
+    else:
+        name, given = job_name(condition.at(None), method.name), layout.dataset(condition.at("train"))
+        where = {**condition.at(None).values(), "gridsize": gridsize, "method": method.name}
+        parameters = {
             "dose": condition.dose,
             "view": condition.view,
             "exposure": list(map(list, condition.exposure)),
             "others": list(map(list, condition.others)),
-            "method": method.name,
-            "source": method.source,
-            "settings": method.settings,
-        },  # fmt: skip
-        inputs=(layout.dataset(condition.at("train")),),
+        }
+    return TrainingJob(
+        phase="phase_e",
+        name=name,
+        notebook="04_training.ipynb",
+        study=layout.root,
+        condition=where,
+        parameters={
+            "study": ".", **parameters, "method": method.name, "source": method.source, "settings": method.settings
+        },
+        inputs=(given,),
         outputs=(folder / method.model_file, layout.history(condition, method.name)),
         log_path=folder / "train.log",
         sources=(method.source,),
@@ -62,7 +71,7 @@ def training_job(layout: Layout, condition: Condition, method: ChosenMethod, gri
         gpu=method.gpu,
         family=method.family,
         imports=("fly64_nb.training", "fly64_nb.show.curves", "tqdm.auto", *method.imports),
-    )
+    )  # fmt: skip
 
 # %% ../nbs/04_training.ipynb #8f26b4b1
 def training_jobs(study: str | Path, design: StudyDesign) -> list[TrainingJob]:
@@ -73,7 +82,9 @@ def training_jobs(study: str | Path, design: StudyDesign) -> list[TrainingJob]:
         for method in methods_of(design):
             if method.learns:
                 learned_on = method.learned_on(condition)
-                job = training_job(layout, learned_on, method, design.gridsize(learned_on.view))
+                if learned_on is None and layout != layout.home:
+                    continue  # a replicate has another noise, and the study's probe
+                job = training_job(layout, learned_on, method, design.gridsize(learned_on.view if learned_on else ""))
                 jobs.setdefault(job.title, job)
     return list(jobs.values())
 
@@ -92,6 +103,17 @@ def build_training_jobs(
     return ready_jobs(training_jobs(study, design), writers, allow_missing)
 
 # %% ../nbs/04_training.ipynb #4cd4c7f6
+def probe_alone(base: Base) -> Dataset:
+    """A dataset without patterns, dose, object or noise seed: all that a method is given that learns from the probe."""
+    nothing = np.zeros((0, base.window, base.window), np.float32)
+    nowhere = np.zeros(0)
+    metadata = {"nphotons": 0.0, "split": "train", "simulation_seed": 0, "pixel_size_m": base.pixel_size_m}
+    return Dataset(
+        nothing, nothing.astype(np.complex64), np.zeros((0, 0), np.complex64), base.probe,
+        nowhere, nowhere, nowhere.astype(np.int64), metadata,
+    )  # fmt: skip
+
+
 def train_on(data: Dataset, method: Method, settings: dict[str, Any], on_epoch: OnEpoch) -> Trained:
     """Train a method on a dataset of the train split, with plain settings and the seed of its condition."""
     words = condition_words(data.condition.at(None))

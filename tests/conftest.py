@@ -14,7 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAR = REPOSITORY.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
-ONE_DOSE = ("--profile", "tiny", "--doses", "1e4")
+# the order of the package's user; tests of the others add them to a copy
+ONE_DOSE = ("--profile", "tiny", "--doses", "1e4", "--methods", "PINN,Supervised,LSQML")
 # files whose tests share nothing but the tiny study: each test may run on any worker
 SPREAD = ("test_commands", "test_faults", "test_growth", "test_layers", "test_notebooks", "test_study")
 

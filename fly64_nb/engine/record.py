@@ -139,7 +139,7 @@ def _own_code(job: Job) -> dict[str, str]:
     texts = {source: source_code(Path(os.path.normpath(job.study / source))) for source in files}
     return {notebook.name: notebook_code(notebook), **texts}
 
-
+# %% ../../nbs/engine/record.ipynb #6516159b
 def code_of(job: Job) -> dict[str, str]:
     """What runs when a job runs: digests of notebook, sources and all modules behind them; versions of libraries.
 

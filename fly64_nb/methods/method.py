@@ -78,7 +78,9 @@ class Method:
     refuses : callable or None
         Why it cannot do a dataset, or None.
     learns_from : str or None
-        View whose train split it learns from; None: the condition's own.
+        View whose train split it learns from; None: the condition's own; `fly64_nb.design.THE_PROBE`: once for the
+        whole study, from the probe alone, before any photon is counted. `train` is then given a dataset without
+        patterns, truth or dose, that holds the probe.
     learns_truth : bool
         It is shown the truth of the train split.
     starts_from : str or None
@@ -161,7 +163,7 @@ def choose_method(method: Method, source: str, profile: str, changes: Mapping[st
     )
 
 # %% ../../nbs/methods/method.ipynb #25f84e6c
-DEFAULT_METHODS = ("PINN", "Supervised", "LSQML")
+DEFAULT_METHODS = ("PINN", "Supervised", "LSQML", "ML", "MAP")
 GROUP = "fly64_nb.methods"
 
 

@@ -30,12 +30,13 @@ from fly64_nb.quality.advice import (
     wanted_quality,
 )
 from ..quality.answer import Answer, assumptions, recommend
+from ..quality.leaderboard import leaderboard
 from ..quality.table import ALIASES, held_at, nothing_scores, read_table
 from .plan import recorded_design_job, root_jobs
 from ..engine.graph import NOT_MADE, absence, log_files, state_of
 from ..engine.inputs import writers_of
 from ..engine.job import Job, JobResult
-from ..engine.record import recorded_result
+from ..engine.record import read_record, recorded_result
 from ..study.condition import Condition
 from ..study.layout import Layout, dose_folder, value_folder
 
@@ -215,6 +216,15 @@ def report_job(study: Path) -> Job:
         log_path=layout.phase("h") / "report.log",
     )
 
+# %% ../../nbs/results/study.ipynb #7a69bf3f
+def _cpu_of(job: Job) -> float:
+    """CPU-seconds of a job that is done, from its record; missing where they are not known."""
+    try:
+        record = read_record(job) or {}
+    except ValueError:  # damaged: the job will be run again
+        record = {}
+    return record.get("cpu_s", np.nan) if record.get("status") == "done" else np.nan
+
 # %% ../../nbs/results/study.ipynb #4cc12fd0
 @dataclass(frozen=True)
 class StudyJobs(StudyConditions):
@@ -328,6 +338,36 @@ class StudyJobs(StudyConditions):
         first = recorded_design_job(self.path)
         jobs = [(self.design.simulation_seed, first), *((s, job) for s, jobs in self._jobs.items() for job in jobs)]
         return [(seed, result) for seed, job in jobs if (result := recorded_result(job))]
+
+    def cpu_seconds(self, split: str = "test") -> pd.Series:
+        """CPU-seconds of the reconstructions of a split, by the axes, ``method`` and ``seed``, as far as recorded.
+
+        Of the whole job, measured from outside: a method cannot leave anything out. Reading, drawing and writing are
+        about a second of it. Time on a GPU is not in it.
+        """
+        found = {}
+        for seed in self.design.seeds:
+            for condition in (c for c in self.root_design(seed).conditions if c.split == split):
+                further = dict(condition.further)
+                place = condition.dose, condition.view, *(further.get(axis.name, axis.neutral) for axis in self.axes)
+                for method in self.methods:
+                    job = self._writers[self.layout(seed).reconstruction(condition, method)]
+                    found[*place, method, seed] = _cpu_of(job)
+        levels = ["dose", "view", *(axis.name for axis in self.axes), "method", "seed"]
+        index = pd.MultiIndex.from_tuples(list(found), names=levels)
+        return pd.Series(list(found.values()), index, dtype=float).dropna()
+
+    def training_cpu_seconds(self) -> dict[str, float]:
+        """CPU-seconds of all trainings of a method together, by name, of one noise seed (mean over those that train).
+
+        Without the methods that do not learn, and those of which a training is not recorded.
+        """
+        found: dict[str, dict[Path, float]] = {}  # by method, and by the study root that its trainings are in
+        for job in (job for seed in self.design.seeds for job in self._jobs[seed] if job.phase == "phase_e"):
+            of_root = found.setdefault(job.condition["method"], {})
+            of_root[job.study] = of_root.get(job.study, 0.0) + _cpu_of(job)
+        totals = {name: float(np.mean(list(of_root.values()))) for name, of_root in found.items()}
+        return {name: seconds for name, seconds in totals.items() if np.isfinite(seconds)}
 
     def notebook_page(self, job: Job) -> str | None:
         """Page of a job's executed notebook, relative to the study; None if it was not executed."""
@@ -666,6 +706,12 @@ class Study(StudyJobs):
         contrast = nothing_scores(advice.table, "rmse", "phase", split)
         told = assumptions(d, bool(self.record.get("recovered_by")))
         return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told)
+
+    def leaderboard(self, split: str = "test") -> pd.DataFrame:
+        """A row a method over all conditions of the study: see `fly64_nb.quality.leaderboard.leaderboard`."""
+        told, training = self.truth_trained, self.training_cpu_seconds()
+        cpu = self.cpu_seconds(split)
+        return leaderboard(self.metrics, split, self.resolution, self.methods, told, cpu, training)
 
     @property
     def progress(self) -> pd.DataFrame:

@@ -49,6 +49,9 @@ def job_name(condition: Condition, method: str = "") -> str:
     )
     return (exposure_folder(condition) / "_".join(word for word in words if word)).as_posix()
 
+# %% ../../nbs/study/layout.ipynb #aa7aeda1
+_REPLICATES = "replicates"
+
 # %% ../../nbs/study/layout.ipynb #6e69cd12
 @dataclass(frozen=True)
 class Layout:
@@ -98,9 +101,14 @@ class Layout:
         """Folder of a phase, by its letter."""
         return self.root / f"phase_{letter.lower()}"
 
+    @property
+    def home(self) -> Layout:
+        """Layout of the study itself; of a replicate that of the study that it belongs to."""
+        return Layout(self.root.parents[1]) if self.root.parent.name == _REPLICATES else self
+
     def replicate(self, seed: int) -> Path:
         """Study root of another noise seed."""
-        return self.root / "replicates" / f"seed_{seed}"
+        return self.root / _REPLICATES / f"seed_{seed}"
 
     def exposed(self, condition: Condition) -> Path:
         """Dataset of phase C: everything that was exposed in a split."""
@@ -120,11 +128,13 @@ class Layout:
         """Measured overlaps of a view, by split."""
         return self.view(condition) / "overlap_metrics.json"
 
-    def learned(self, condition: Condition, method: str) -> Path:
-        """Folder of what a method learned from a condition's train split."""
+    def learned(self, condition: Condition | None, method: str) -> Path:
+        """Folder of what a method learned from a condition's train split; None: from the probe, once for all seeds."""
+        if condition is None:
+            return self.home.phase("e") / method
         return self.phase("e") / view_folder(condition) / method
 
-    def history(self, condition: Condition, method: str) -> Path:
+    def history(self, condition: Condition | None, method: str) -> Path:
         """Learning curve of a method."""
         return self.learned(condition, method) / "history.csv"
 

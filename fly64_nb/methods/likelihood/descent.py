@@ -26,16 +26,11 @@ __all__ = ['Prior', 'Pull', 'phase_gain', 'Preconditioner', 'preconditioner', 'S
 
 # %% ../../../nbs/methods/likelihood/descent.ipynb #ee18728a
 class Prior(Protocol):
-    """What is believed of the object before the counts: a convex term added to the negative log-likelihood.
+    """What is believed of the object before the counts: a convex term added to the negative log-likelihood."""
 
-    Attributes
-    ----------
-    weight : float or (h, w) tensor
-        Half of its typical second derivative by real and imaginary part of a pixel, or of each frequency (zero first),
-        in photons: it is compared with the light.
-    """
-
-    weight: float | torch.Tensor
+    @property
+    def weight(self) -> float | torch.Tensor:
+        """Half of its typical second derivative by a pixel, or by each frequency (h, w), zero first; in photons."""
 
     def gradient(self, image: torch.Tensor) -> torch.Tensor:
         """Derivative by the conjugate of the object, (h, w) complex: the slope along d is ``2 Re <gradient, d>``."""

@@ -20,7 +20,7 @@ __all__ = ['KEEP_BYTES', 'Exposures', 'intensity', 'expected', 'misfit', 'excess
 # %% ../../../nbs/methods/likelihood/exposures.ipynb #c42b09d6
 KEEP_BYTES = 3e9  # shifted probes, far fields and their change are kept where all of them take less
 
-
+# %% ../../../nbs/methods/likelihood/exposures.ipynb #9e611259
 class Exposures:
     """A scan's counts, positions and probe, in chunks.
 

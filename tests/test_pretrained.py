@@ -1,0 +1,195 @@
+"""The pre-trained chain: what it learns from, that it learns, that its file is not trusted, and what it makes up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fly64_nb.data.base import write_base
+from fly64_nb.data.builtin import builtin_base, builtin_object, builtin_probe
+from fly64_nb.data.files import FormatError, load_arrays, write_npz
+from fly64_nb.data.objects import KINDS, UNSEEN, own_images, training_object
+from fly64_nb.design import get_study_design
+from fly64_nb.methods.method import choose_method, make_settings
+from fly64_nb.methods.networks.chain import error_power, fit_errors, run_chain
+from fly64_nb.methods.networks.pretraining import (
+    Pretrained,
+    is_for,
+    load_checkpoint,
+    phase_error,
+    pretrain,
+    save_checkpoint,
+    simulate_scan,
+)
+from fly64_nb.methods.networks.pretraining_settings import PretrainingSettings
+from fly64_nb.methods.networks.prior_evidence import chain_on, evidence, scanned_phase
+from fly64_nb.methods.networks.shipped import find_checkpoint, learn_once, package_folder
+from fly64_nb.methods.pretrained import PRETRAINED, train
+from fly64_nb.reconstruction import reconstruction_jobs
+from fly64_nb.study.condition import Condition
+from fly64_nb.study.layout import Layout
+from fly64_nb.training import probe_alone, training_jobs
+
+SMALL = PretrainingSettings(scans=32, epochs=24, turns=1, widths=(16, 24), side=2.6, kinds=("chips", "cells"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLY64_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def learned() -> Pretrained:
+    return pretrain(builtin_probe(32), SMALL, device="cpu")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *UNSEEN])
+def test_objects_of_a_kind_follow_from_the_generator_and_vary(kind):
+    one, same, other = (training_object(kind, (48, 64), np.random.default_rng([n, 5])) for n in (1, 1, 2))
+    assert one.dtype == np.complex64 and one.shape == (48, 64)
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert 0.25 < np.abs(one).min() and np.abs(one).max() <= 1.001
+    assert 0.01 < np.std(np.angle(one / one.mean())) < 1.2
+
+
+def test_the_studys_own_object_is_not_among_those_that_are_learned_from():
+    own = np.angle(builtin_object((144, 144), builtin_base(10, 10, 5).source["seed"]))
+    for number in range(0, 40, 4):  # as pre-training draws chips
+        rng = np.random.default_rng([PretrainingSettings().random_state, 1, number])
+        other = np.angle(training_object("chips", own.shape, rng))
+        assert abs(np.corrcoef(own.ravel(), other.ravel())[0, 1]) < 0.6
+    assert not set(PretrainingSettings().kinds) & set(UNSEEN)
+
+
+def test_own_images_are_read_without_trust(tmp_path):
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).random((40, 50)))
+    images, digest = own_images(tmp_path)
+    assert len(images) == 1 and len(digest) == 64
+    settings = PretrainingSettings(kinds=("own",), images=str(tmp_path))
+    assert training_object(settings.kinds[0], (32, 32), np.random.default_rng(0), images).shape == (32, 32)
+    for wrong in (np.array([None, "x"], object), np.zeros((20, 20)), np.full((20, 20), np.nan), np.zeros(5)):
+        np.save(tmp_path / "wrong.npy", wrong, allow_pickle=True)
+        with pytest.raises(FormatError, match="wrong.npy"):
+            own_images(tmp_path)
+    (tmp_path / "wrong.npy").unlink()
+    (tmp_path / "wrong.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 50)
+    with pytest.raises(FormatError, match="wrong.png"):
+        own_images(tmp_path)
+
+
+def test_a_small_pretraining_improves_on_map_for_scans_it_has_not_seen(learned):
+    ratios = []
+    for number in range(4):
+        example, images = chain_on(learned, "chips", 3e3, 0.6, number)
+        ratios.append(phase_error(example, images["network 1"]) / phase_error(example, images["MAP"]))
+    assert np.mean(ratios) < 0.98, ratios
+
+
+def test_on_a_flat_object_less_is_made_up_than_noise_there_is(learned):
+    table = evidence(learned, ("flat", "discs"), (1e3,), (0.5,), objects=1)
+    flat, discs = table.iloc[0], table.iloc[1]
+    assert flat["chain"] < 0.8 * flat["ML"] and np.isnan(flat["contrast"])
+    assert 0.2 < discs["contrast"] < 1.3 and not discs["seen"]
+    example, images = chain_on(learned, "flat", 1e3, 0.5)
+    assert np.std(scanned_phase(example, images["network 1"])) == pytest.approx(flat["chain"], rel=0.05)
+
+
+def test_a_checkpoint_comes_back_and_gives_the_same_image(learned, tmp_path):
+    save_checkpoint(tmp_path / "model.npz", learned)
+    back = load_checkpoint(tmp_path / "model.npz")
+    assert is_for(back, 1j * learned.probe, SMALL)
+    assert not is_for(back, learned.probe, replace(SMALL, epochs=25))
+    pd.testing.assert_frame_equal(back.history, learned.history, check_dtype=False, rtol=1e-5)
+    base = builtin_base(40, 40, 8, window=32)
+    scan = simulate_scan(base.probe, "cells", np.random.default_rng(0), 2.6, dose=1e4, spacing=0.5)
+    counts = np.concatenate([scan.exposures.counts(k).numpy() for k in range(len(scan.exposures))])
+    counts = np.fft.fftshift(counts, axes=(1, 2))
+    y, x = (np.random.default_rng(1).uniform(40, 80, len(counts)) for _ in range(2))
+    one, other = (run_chain(counts, y, x, base.probe, k.knowledge)[0][-1] for k in (learned, back))
+    assert np.abs(one - other).max() < 0.02
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "other", "shape", "nan", "settings", "missing"])
+def test_a_damaged_checkpoint_is_refused_by_name(learned, tmp_path, damage):
+    path = tmp_path / "model.npz"
+    save_checkpoint(path, learned)
+    arrays = load_arrays(path)
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        key = "network0.enter.weight"
+        changed = {
+            "other": {"_metadata": np.array('{"what": "something else"}')},
+            "shape": {key: arrays[key][:-1]},
+            "nan": {key: np.full_like(arrays[key], np.nan)},
+            "settings": {"_metadata": np.array(str(arrays["_metadata"]).replace('"turns": 1', '"turns": 99'))},
+            "missing": {},
+        }[damage]
+        arrays |= changed
+        if damage == "missing":
+            arrays.pop("errors")
+        write_npz(path, arrays)
+    with pytest.raises(FormatError, match="model.npz"):
+        load_checkpoint(path)
+
+
+def test_what_was_learned_for_a_probe_is_found_again_and_a_damaged_file_is_passed_over(tmp_path):
+    tiny = make_settings(PRETRAINED, {"scans": 4, "epochs": 1, "turns": 1, "widths": (8,), "side": 2.5})
+    probe = builtin_probe(32)
+    assert find_checkpoint(probe, tiny) is None
+    _, words = learn_once(probe, tiny, device="cpu")
+    assert words.startswith("trained here, and kept")
+    (file,) = (tmp_path / "cache").glob("pretrained_*.npz")
+    (tmp_path / "cache" / "pretrained_0.npz").write_bytes(b"damaged")
+    trained = train(probe_alone(builtin_base(40, 40, 8, window=32)), tiny, lambda *_, **__: None)
+    assert str(file) in trained.notes[1] and trained.notes[1].startswith("nothing was trained here")
+
+
+def test_a_study_learns_once_whatever_its_doses_views_and_noise_seeds():
+    chosen = choose_method(PRETRAINED, "fly64_nb.methods.pretrained", "tiny")
+    design = get_study_design("tiny", methods=(chosen,), doses=(1e3,), overlap_targets={"dense": 0.7})
+    (job,) = training_jobs("STUDY", design)
+    assert (job.title, job.inputs) == ("phase_e/Pretrained", (Path("STUDY/base.npz"),))
+    grown = replace(design, doses=(1e2, 1e3), overlap_targets={"dense": 0.7, "sparse": 0.2})
+    assert training_jobs("STUDY", grown) == [job]
+    replicate = Layout(Layout("STUDY").replicate(43))
+    assert not training_jobs(replicate.root, grown)
+    for root in (Path("STUDY"), replicate.root):
+        jobs = reconstruction_jobs(root, grown)
+        assert len(jobs) == 12 and all(j.inputs[1] == job.model for j in jobs)
+        assert {(root / j.parameters["model"]).resolve() for j in jobs} == {job.model.resolve()}
+    assert chosen.learned_on(Condition(1e3, "dense", "test")) is None
+
+
+def test_what_learns_before_the_experiment_is_given_the_probe_and_nothing_else(tmp_path):
+    base = builtin_base(40, 40, 8, window=32)
+    write_base(tmp_path / "base.npz", base)
+    data = probe_alone(base)
+    assert np.array_equal(data.known_probe, base.probe)
+    assert len(data) == 0 and data.object.size == 0 and data.Y.size == 0 and data.dose == 0
+
+
+def test_error_power_is_a_smooth_function_of_dose_and_spacing():
+    rng = np.random.default_rng(0)
+    doses, spacings = np.exp(rng.uniform(np.log(3e2), np.log(3e5), 60)), rng.uniform(0.2, 1.1, 60)
+    fitted = fit_errors(doses, spacings, (1 / doses * spacings**2)[:, None, None] * np.ones((60, 1, 1)))
+    assert error_power(fitted, 1e4, 0.8)[0, 0] == pytest.approx(0.64e-4, rel=0.15)
+    assert error_power(fitted, 1e9, 0.8) == pytest.approx(error_power(fitted, 1e6, 0.8))  # kept within what was seen
+
+
+def test_the_checkpoint_that_comes_with_the_package_is_for_the_built_in_probe_and_has_its_evidence():
+    learned, path = find_checkpoint(builtin_probe(64), make_settings(PRETRAINED, {}), [package_folder()])
+    assert path.stat().st_size <= 2e6
+    table = pd.read_csv(path.with_suffix(".csv"))
+    assert {*KINDS, *UNSEEN, "flat"} == set(table["kind"])
+    assert set(table.loc[~table["seen"], "kind"]) == {*UNSEEN, "flat"}
+    flat = table[table["kind"] == "flat"]
+    assert (flat["chain"] < flat["ML"]).all()
+    unseen = table[table["kind"].isin(list(UNSEEN))]
+    assert (unseen["chain"] < unseen["ML"]).mean() > 0.9
