@@ -47,6 +47,8 @@ class Reconstruction:
         Epoch, and negative log-likelihood a pattern of photons that the method did not see, where it looked at such.
     notes : tuple of str
         What else happened: stopped early, tried again.
+    converged : bool
+        A rule of the method's own ended it, and not the number of epochs.
     """
 
     object: np.ndarray
@@ -60,6 +62,7 @@ class Reconstruction:
     epoch: int = 0
     held_out: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     notes: tuple[str, ...] = ()
+    converged: bool = False
 
 # %% ../../nbs/data/reconstruction.ipynb #7295ed6b
 def write_reconstruction(
@@ -88,7 +91,8 @@ def write_reconstruction(
     settings = dict(found.settings) if plain else asdict(found.settings)
     metadata = {
         "schema": 2, "method": method, "condition": condition.values(), "patterns": len(data), "settings": settings,
-        "seconds": found.seconds, "engine": found.engine, "epoch": found.epoch, "notes": list(found.notes),
+        "seconds": found.seconds, "engine": found.engine, "epoch": found.epoch, "converged": found.converged,
+        "notes": list(found.notes),
         "device": found.device, "environment": environment, "pixel_size_m": pixel,
     }  # fmt: skip
     write_npz(

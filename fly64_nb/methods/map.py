@@ -109,7 +109,7 @@ def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epo
         on_epoch(len(losses), settings.iterations, loss=state.misfit)
     return finished(
         exposures, numpy_of(state.object), data, settings, started, loss=np.array(losses),
-        engine="conjugate gradients", epoch=len(losses),
+        engine="conjugate gradients", epoch=len(losses), converged=len(losses) < settings.iterations,
     )  # fmt: skip
 
 # %% ../../nbs/methods/map.ipynb #0a7e8dff

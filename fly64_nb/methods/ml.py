@@ -56,15 +56,17 @@ def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoc
     started = time.perf_counter()
     exposures = expose(data, data.counts(), settings)
     pixels, losses, gains = lit_pixels(exposures), [], []
+    converged = False
     for state in descend_with_probe(exposures) if settings.update_probe else descend(exposures):
         losses.append(state.misfit)
         gains.append(state.gain)
         on_epoch(state.iteration, settings.iterations, loss=state.misfit)
-        if state.iteration == settings.iterations or is_enough(gains, pixels, settings.enough):
+        converged = is_enough(gains, pixels, settings.enough)
+        if converged or state.iteration == settings.iterations:
             break
     made = finished(
         exposures, numpy_of(state.object), data, settings, started, loss=np.array(losses),
-        engine="conjugate gradients", epoch=len(losses),
+        engine="conjugate gradients", epoch=len(losses), converged=converged,
     )  # fmt: skip
     return replace(made, probe=numpy_of(exposures.probe[0])) if settings.update_probe else made
 

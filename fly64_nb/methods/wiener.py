@@ -86,19 +86,20 @@ def reconstruct(data: Dataset, settings: WienerSettings, model: Path | None, on_
     started, counts = time.perf_counter(), data.counts()
     dealt = deal_photons(counts, 0.5, np.random.default_rng(settings.seed))
     scans = [expose(data, part, settings) for part in (counts, *(half.astype(np.float32) for half in dealt))]
-    pixels, losses, gains = lit_pixels(scans[0]), [], []
+    pixels, losses, gains, converged = lit_pixels(scans[0]), [], [], False
     for states in zip(*(descend(scan) for scan in scans)):
         losses.append(states[0].misfit)
         gains.append(states[0].gain)
         on_epoch(len(losses), settings.iterations, loss=losses[-1])
-        if len(losses) == settings.iterations or is_enough(gains, pixels):
+        converged = is_enough(gains, pixels)
+        if converged or len(losses) == settings.iterations:
             break
     mask = light_mask(scans[0].light().cpu().numpy())
     whole, *halves = (numpy_of(state.object) for state in states)
     filtered = wiener_filter(whole, (halves[0], halves[1]), mask, settings.smoothing)
     return finished(
         scans[0], filtered, data, settings, started, loss=np.array(losses), engine="conjugate gradients",
-        epoch=len(losses),
+        epoch=len(losses), converged=converged,
     )  # fmt: skip
 
 # %% ../../nbs/methods/wiener.ipynb #e396dbf5

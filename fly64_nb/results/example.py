@@ -91,7 +91,8 @@ def example_study(path: str | Path, replicates: int = 1, position_errors: Sequen
     """
     path = Path(path)
     axes = choose_axes({"position_error": position_errors} if len(position_errors) else {}, find_axes())
-    design = with_methods(get_study_design("tiny", doses=(1e3, 1e4), replicates=replicates, axes=axes))
+    plain = get_study_design("tiny", doses=(1e3, 1e4), replicates=replicates, axes=axes)
+    design = with_methods(plain, ("PINN", "Supervised", "LSQML"))
     base, _ = make_base(design.profile, design.patch_size)
     write_study(path, design, base)
     write_base(Layout(path).base, base)

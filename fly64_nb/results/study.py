@@ -478,7 +478,8 @@ def read_history(path: Path) -> pd.DataFrame:
     DataFrame
         ``epoch, loss, val_loss, seconds`` of a learning curve; ``epoch, loss, held_out`` of a reconstruction, the last
         one of photons that it did not see, at the epochs that looked at such. And ``kept``, a bool: the epoch whose
-        result was kept, of a learning curve that with the least ``val_loss``.
+        result was kept, of a learning curve that with the least ``val_loss``. The attribute ``converged`` says that a
+        rule of the method ended it.
     """
     if path.suffix == ".csv":
         curve = pd.read_csv(path)
@@ -489,7 +490,8 @@ def read_history(path: Path) -> pd.DataFrame:
         looked = pd.DataFrame(arrays["held_out"].reshape(-1, 2), columns=["epoch", "held_out"])
         curve = pd.DataFrame({"epoch": np.arange(1, len(arrays["loss"]) + 1), "loss": arrays["loss"]})
         curve = curve.merge(looked, "left", "epoch")
-        kept = read_metadata(path, arrays["_metadata"])["epoch"]
+        made = read_metadata(path, arrays["_metadata"])
+        kept, curve.attrs["converged"] = made["epoch"], made.get("converged", False)
     return curve.assign(kept=curve["epoch"] == kept)
 
 # %% ../../nbs/results/study.ipynb #7e116706
@@ -497,13 +499,13 @@ STILL_FALLING = 0.01  # of the whole fall, in the last tenth of the epochs
 
 
 def still_falling(history: pd.DataFrame) -> str:
-    """What a curve of `read_history` says against a result; an empty text where an earlier epoch was kept."""
-    if not len(history) or not history["kept"].iloc[-1]:
+    """What a curve of `read_history` says against a result; nothing if an earlier epoch was kept or a rule ended it."""
+    if not len(history) or not history["kept"].iloc[-1] or history.attrs.get("converged"):
         return ""
     judged = "val_loss" if "val_loss" in history else "loss"
     loss, epochs = history[judged].to_numpy(float), len(history)
     fall, late = (loss[0] - loss[-1], loss[-1 - max(1, epochs // 10)] - loss[-1]) if epochs > 1 else (0.0, 0.0)
-    share = late / fall if fall > 0 else 0.0
+    share = max(0.0, late / fall) if fall > 0 else 0.0  # a misfit rises where a prior pulls
     if epochs == 1 or share > STILL_FALLING:
         return f"its loss was still falling at its last epoch, {epochs} of {epochs}: more would help"
     # a loss that hardly falls is no proof: slow waves of a phase cost it next to nothing
