@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import fly64
+from conftest import ONE_DOSE, fly64
 from fly64_nb.quality.table import NOTHING
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.reconstruction import read_reconstruction
@@ -121,7 +121,7 @@ def test_run_again_does_no_work_and_says_so(study):
 def test_the_same_condition_made_anew_gives_the_same_numbers(study, tmp_path):
     """Phase by phase, with filters; the networks are trained anew as well."""
     root = tmp_path / "again"
-    fly64("design", root, "--profile", "tiny", "--doses", "1e4")
+    fly64("design", root, *ONE_DOSE)
     fly64("generate", root)
     fly64("overlap", root)
     fly64("train", root, "--view", "dense", "--only", "PINN")
