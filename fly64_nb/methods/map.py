@@ -76,13 +76,13 @@ def _measured(image: np.ndarray, mask: np.ndarray, settings: MapSettings) -> np.
     return cross_spectra(both, both, settings.smoothing)
 
 
-def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[tuple[State, np.ndarray]]:
-    """Every state of the rounds, and the spectra (h, w, 2, 2) of its prior (of noise alone, in the start)."""
+def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[State]:
+    """Every state of the start and of the rounds."""
     light = exposures.light().cpu().numpy()
     mask = light_mask(light)
     noise = count_noise(light, mask, exposures.probe[0].cpu().numpy())
     for state in descend(exposures):
-        yield state, noise
+        yield state
         if state.iteration == settings.start_iterations:
             break
     image = numpy_of(state.object)
@@ -91,7 +91,7 @@ def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[tuple
         prior = spectrum_prior(mean_object(image, mask), spectra, noise, exposures.device)
         for state in descend(exposures, start=torch.from_numpy(image).to(exposures.device), prior=prior):
             gains.append(state.gain)
-            yield state, spectra
+            yield state
             if state.iteration == settings.round_iterations:
                 break
         image = numpy_of(state.object)
@@ -104,7 +104,7 @@ def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epo
     """Most probable object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
     started, losses = time.perf_counter(), []
     exposures = expose(data, data.counts(), settings)
-    for state, _ in most_probable(exposures, settings):
+    for state in most_probable(exposures, settings):
         losses.append(state.misfit)
         on_epoch(len(losses), settings.iterations, loss=state.misfit)
     return finished(

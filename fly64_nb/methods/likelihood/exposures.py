@@ -79,6 +79,7 @@ class Exposures:
         self.starts, self._shifts = starts.split(size), shifts.split(size)
         self.keep = 24 * len(y) * modes.size <= KEEP_BYTES if keep is None else keep
         self._kept: dict[tuple[str, int], torch.Tensor] = {}
+        self._light: torch.Tensor | None = None
         power = np.sum(np.abs(modes.astype(np.complex128)) ** 2)
         scale = np.sqrt(counts.sum(dtype=np.float64) / len(y) / power).astype(np.float32)
         self.probe = torch.from_numpy(modes * scale).to(device)
@@ -121,7 +122,7 @@ class Exposures:
 
     def set_probe(self, probe: torch.Tensor) -> None:
         """Take another probe, (M, N, N) complex64 in square roots of photons."""
-        self.probe = probe
+        self.probe, self._light = probe, None
         for k in range(len(self)):
             self._kept.pop(("probes", k), None)
 
@@ -130,17 +131,18 @@ class Exposures:
         moved = self.probe + step * change
         if shifted is None:
             return self.set_probe(moved)
-        self.probe = moved
+        self.probe, self._light = moved, None
         for k, part in enumerate(shifted):
             if ("probes", k) in self._kept:
                 self._kept["probes", k].add_(part, alpha=step)
 
     def light(self) -> torch.Tensor:
         """Photons that reach each pixel of the canvas, ``sum_j |P_j|²``, (h, w) float32."""
-        light = torch.zeros(self.shape, device=self.device)
-        for k in range(len(self)):
-            add_windows(light, self.starts[k], (self.probes(k).abs() ** 2).sum(1))
-        return light
+        if self._light is None:
+            self._light = torch.zeros(self.shape, device=self.device)
+            for k in range(len(self)):
+                add_windows(self._light, self.starts[k], (self.probes(k).abs() ** 2).sum(1))
+        return self._light
 
     def patches(self, k: int, image: torch.Tensor) -> torch.Tensor:
         """Windows of an image of the canvas, (c, N, N)."""
