@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from conftest import fly64
+from fly64_nb.data.reconstruction import Reconstruction, write_reconstruction
+from fly64_nb.design import StudyDesign
 from fly64_nb.methods.likelihood.common import trial_dataset, trial_error
 from fly64_nb.methods.likelihood.descent import descend
 from fly64_nb.methods.likelihood.exposures import Exposures
 from fly64_nb.methods.map import MAP
-from fly64_nb.methods.method import DEFAULT_METHODS, find_methods, settings_of
+from fly64_nb.methods.method import DEFAULT_METHODS, find_methods, settings_of, with_methods
 from fly64_nb.methods.ml import ML
+from fly64_nb.methods.pinn_map import PINN_MAP
 from fly64_nb.methods.ptychi.solver import ptychi_intensity
 from fly64_nb.methods.wiener import WIENER
 from fly64_nb.physics.photons import counts_to_amplitude, photon_counts
@@ -86,3 +89,28 @@ def test_they_enter_a_finished_study(copy):
     assert value["dense", "MAP"] < value["dense", "LSQML"]
     report = (copy / "report" / "index.html").read_text() if (copy / "report" / "index.html").is_file() else ""
     assert not report or "MAP" in report
+
+
+def test_an_image_that_never_saw_the_photons_is_mended_wherever_its_canvas_lies(tmp_path):
+    """PINN+MAP on the way of a study: the image on another canvas than the scan's, zero where it was not stitched."""
+    data = trial_dataset(1e4, spacing=9, size=90)
+    image = np.abs(data.object) ** 0.6 * np.exp(0.6j * np.angle(data.object))
+    image[:30] = 0
+    larger = Reconstruction(
+        np.pad(image, ((3, 0), (0, 7))).astype(np.complex64), data.probe, (-3, 0), np.zeros(0), 0.0, "cpu", {}
+    )
+    path = tmp_path / "reconstruction.npz"
+    write_reconstruction(path, tmp_path / "product.h5", larger, data, "PINN", {})
+    found = reconstruct_with(data, PINN_MAP, settings_of(PINN_MAP, "quick"), path, lambda *_, **__: None)
+    assert trial_error(data, found) < 0.9 * trial_error(data, made(MAP, data))
+    assert "by PINN" in found.notes[0]
+    elsewhere = replace(larger, origin=(5000, 0))
+    write_reconstruction(path, tmp_path / "product.h5", elsewhere, data, "PINN", {})
+    with pytest.raises(ValueError, match="no lit pixel in common"):
+        reconstruct_with(data, PINN_MAP, settings_of(PINN_MAP, "quick"), path, lambda *_, **__: None)
+
+
+def test_pinn_map_waits_for_pinn():
+    assert "PINN+MAP" in find_methods() and "PINN+MAP" not in DEFAULT_METHODS
+    with pytest.raises(ValueError, match="starts from 'PINN'"):
+        with_methods(StudyDesign(profile="tiny"), ["PINN+MAP"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .dataset import Dataset
+from .experiment import read_experiment
 from .files import FormatError, load_arrays, metadata_array, read_metadata, write_npz
 from .product import write_product
 
@@ -49,6 +50,8 @@ class Reconstruction:
         What else happened: stopped early, tried again.
     converged : bool
         A rule of the method's own ended it, and not the number of epochs.
+    y, x : (n,) float64 or None
+        Positions that it refined, in the coordinates of those that it was told; None: it kept them.
     """
 
     object: np.ndarray
@@ -63,11 +66,13 @@ class Reconstruction:
     held_out: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     notes: tuple[str, ...] = ()
     converged: bool = False
+    y: np.ndarray | None = None
+    x: np.ndarray | None = None
 
 # %% ../../nbs/data/reconstruction.ipynb #7295ed6b
 def write_reconstruction(
     path: str | Path,
-    product: str | Path,
+    product: str | Path | None,
     found: Reconstruction,
     data: Dataset,
     method: str,
@@ -78,7 +83,7 @@ def write_reconstruction(
     Parameters
     ----------
     path, product : path
-        Of the two files.
+        Of the two files; without the second there is no product.
     found : Reconstruction
     data : Dataset
         That it was made of.
@@ -87,6 +92,8 @@ def write_reconstruction(
         Versions of packages and the machine.
     """
     condition, pixel = data.condition, data.metadata.get("pixel_size_m")
+    y = data.known_y if found.y is None else found.y
+    x = data.known_x if found.x is None else found.x
     plain = isinstance(found.settings, dict)
     settings = dict(found.settings) if plain else asdict(found.settings)
     metadata = {
@@ -103,16 +110,18 @@ def write_reconstruction(
             "origin": np.array(found.origin),
             "loss": found.loss,
             "held_out": found.held_out,
-            "ycoords": data.known_y,
-            "xcoords": data.known_x,
+            "ycoords": y,
+            "xcoords": x,
             "_metadata": metadata_array(metadata),
         },
     )
+    if product is None:
+        return
     epochs = f", epoch {found.epoch} of {len(found.loss)}" if len(found.loss) else ""
     comments = ". ".join([f"{method}{epochs}", *found.notes])
     write_product(
-        product, found.object, found.probe, data.known_y, data.known_x, found.origin, pixel, f"{method}: {condition}",
-        comments, found.loss, data.scan_index, data.dose,
+        product, found.object, found.probe, y, x, found.origin, pixel, f"{method}: {condition}",
+        comments, found.loss, data.scan_index, data.dose, read_experiment(data.metadata.get("experiment", {})),
     )  # fmt: skip
 
 # %% ../../nbs/data/reconstruction.ipynb #ca11358d

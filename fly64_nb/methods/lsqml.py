@@ -5,7 +5,7 @@
 # %% ../../nbs/methods/lsqml.ipynb #5aa669c9
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from .method import Method, OnEpoch
 from .ptychi.solver import LsqmlSettings, reconstruct
+from ..physics.optics import diffraction_intensity
 from ..study.condition import seed_number
 
 # %% auto #0
-__all__ = ['PRESETS', 'LSQML', 'adapt', 'reconstruct_dataset', 'recover_base']
+__all__ = ['PRESETS', 'LSQML', 'adapt', 'reconstruct_dataset', 'neighbour_mean', 'filled_counts', 'recover_base']
 
 # %% ../../nbs/methods/lsqml.ipynb #24496937
 _EPOCHS = {"tiny": (6, 3), "quick": (80, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
@@ -62,6 +63,34 @@ def reconstruct_dataset(
 
     return reconstruct(data.counts(), data.known_y, data.known_x, data.known_probe, settings, report)
 
+# %% ../../nbs/methods/lsqml.ipynb #87c173ba
+def neighbour_mean(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Patterns (n, N, N) with the mean of their nearest counting neighbours where `mask` (N, N) is False."""
+    known, filled = mask.copy(), counts.astype(np.float32)
+    while not known.all():
+        wide, light = np.pad(known, 1), np.pad(np.where(known, filled, 0), ((0, 0), (1, 1), (1, 1)))
+        parts = [(a, b) for a in (0, 1, 2) for b in (0, 1, 2)]
+        h, w = known.shape
+        number = np.sum([wide[a : a + h, b : b + w] for a, b in parts], 0)
+        total = np.sum([light[:, a : a + h, b : b + w] for a, b in parts], 0)
+        new = ~known & (number > 0)
+        filled[:, new] = total[:, new] / number[new]
+        known |= new
+    return filled
+
+
+def filled_counts(scan: MeasuredScan, settings: LsqmlSettings, on_loss: Callable[[int, float], None]) -> np.ndarray:
+    """Counts of a scan with what a first recovery predicts in the pixels that do not count, (n, N, N) uint32."""
+    assert scan.mask is not None
+    if not scan.mask.any():
+        raise ValueError("LSQML: no pixel of the detector counts")
+    counts = np.rint(neighbour_mean(scan.counts, scan.mask)).astype(np.uint32)
+    first = reconstruct(counts, scan.y, scan.x, scan.probe, settings, on_loss)
+    y, x = scan.y - first.origin[0], scan.x - first.origin[1]
+    predicted = diffraction_intensity(first.object, first.probe, y, x)
+    counts[:, ~scan.mask] = np.rint(predicted[:, ~scan.mask])
+    return counts
+
 # %% ../../nbs/methods/lsqml.ipynb #18a9f0cc
 def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch) -> tuple[Base, Reconstruction]:
     """Recover object and probe of a measured scan and make them a base.
@@ -88,16 +117,18 @@ def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch)
         update_probe=True,
         seed=seed_number(seed, "recover"),
     )
-    found = reconstruct(
-        scan.counts, scan.y, scan.x, scan.probe, settings, lambda epoch, loss: on_epoch(epoch, epochs, loss=loss)
-    )
+    on_loss = lambda epoch, loss: on_epoch(epoch, epochs, loss=loss)
+    counts = scan.counts if scan.mask is None else filled_counts(scan, settings, on_loss)
+    found = reconstruct(counts, scan.y, scan.x, scan.probe, settings, on_loss)
     y, x = scan.y - found.origin[0], scan.x - found.origin[1]
     # the global phase is arbitrary: make the mean of the lit object real
     lit = slice(int(y.min()), int(y.max())), slice(int(x.min()), int(x.max()))
     phase = np.exp(-1j * np.angle(found.object[lit].mean()))
     source = {**scan.source, "recovered_with": asdict(settings), "loss": float(found.loss[-1])}
+    source |= {"modes": f"recovered with the first of {len(scan.modes)} modes"} if scan.modes is not None else {}
     obj = (found.object * phase).astype(np.complex64)
-    return Base(obj, found.probe, y, x, scan.pixel_size_m, scan.counts, source), found
+    base = Base(obj, found.probe, y, x, scan.pixel_size_m, scan.counts, source, scan.experiment, mask=scan.mask)
+    return base, found
 
 # %% ../../nbs/methods/lsqml.ipynb #5a6a4c8e
 LSQML = Method(

@@ -40,7 +40,7 @@ from fly64_nb.methods.likelihood.spectra import (
 from .method import Method, OnEpoch
 
 # %% auto #0
-__all__ = ['MAP', 'MapSettings', 'most_probable', 'reconstruct']
+__all__ = ['MAP', 'MapSettings', 'most_probable', 'reconstruct_around', 'reconstruct']
 
 # %% ../../nbs/methods/map.ipynb #c5198fb0
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -71,13 +71,32 @@ class MapSettings(LikelihoodSettings):
         return self.start_iterations + self.rounds * self.round_iterations
 
 # %% ../../nbs/methods/map.ipynb #57ba4118
+def _relative(image: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
+    return image if mean is None else image / mean
+
+
+def _scaled(mean: np.ndarray | None, image: np.ndarray, mask: np.ndarray) -> complex | np.ndarray:
+    """The mean object with the factor, amplitude and phase, that the image has."""
+    factor = mean_object(_relative(image, mean), mask)
+    return factor if mean is None else factor * mean
+
+
 def _measured(image: np.ndarray, mask: np.ndarray, settings: MapSettings) -> np.ndarray:
     both = channels(image, mask)
     return cross_spectra(both, both, settings.smoothing)
 
 
-def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[State]:
-    """Every state of the start and of the rounds."""
+def most_probable(exposures: Exposures, settings: MapSettings, mean: np.ndarray | None = None) -> Iterator[State]:
+    """Every state of the start and of the rounds.
+
+    Parameters
+    ----------
+    exposures : Exposures
+    settings : MapSettings
+    mean : (h, w) complex array, optional
+        What the object is believed to be, up to a factor, from the second round on; a constant by default. The spectra
+        are then those of its error.
+    """
     light = exposures.light().cpu().numpy()
     mask = light_mask(light)
     noise = count_noise(light, mask, exposures.probe[0].cpu().numpy())
@@ -87,8 +106,9 @@ def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[State
             break
     image = numpy_of(state.object)
     spectra, pixels, gains = positive(_measured(image, mask, settings) - noise), lit_pixels(exposures), []
+    around: np.ndarray | None = None
     for _ in range(settings.rounds):
-        prior = spectrum_prior(mean_object(image, mask), spectra, noise, exposures.device)
+        prior = spectrum_prior(_scaled(around, image, mask), spectra, noise, exposures.device)
         for state in descend(exposures, start=torch.from_numpy(image).to(exposures.device), prior=prior):
             gains.append(state.gain)
             yield state
@@ -97,20 +117,33 @@ def most_probable(exposures: Exposures, settings: MapSettings) -> Iterator[State
         image = numpy_of(state.object)
         if is_enough(gains, pixels, settings.enough):
             break
-        spectra = _measured(image, mask, settings) + parallel(spectra, noise)
+        around = mean  # a few steps from ones are too rough to tell the errors of an image from noise
+        spectra = _measured(_relative(image, around), mask, settings) + parallel(spectra, noise)
 
-
-def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
-    """Most probable object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
-    started, losses = time.perf_counter(), []
-    exposures = expose(data, data.counts(), settings)
-    for state in most_probable(exposures, settings):
+# %% ../../nbs/methods/map.ipynb #31b26c40
+def reconstruct_around(
+    mean: np.ndarray | None,
+    exposures: Exposures,
+    data: Dataset,
+    settings: MapSettings,
+    on_epoch: OnEpoch,
+    started: float,
+) -> Reconstruction:
+    """Most probable object of exposures around a mean object (h, w), or a constant; `started` is a ``perf_counter``."""
+    losses = []
+    for state in most_probable(exposures, settings, mean):
         losses.append(state.misfit)
         on_epoch(len(losses), settings.iterations, loss=state.misfit)
     return finished(
         exposures, numpy_of(state.object), data, settings, started, loss=np.array(losses),
         engine="conjugate gradients", epoch=len(losses), converged=len(losses) < settings.iterations,
     )  # fmt: skip
+
+
+def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
+    """Most probable object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
+    started = time.perf_counter()
+    return reconstruct_around(None, expose(data, data.counts(), settings), data, settings, on_epoch, started)
 
 # %% ../../nbs/methods/map.ipynb #0a7e8dff
 MAP = Method(

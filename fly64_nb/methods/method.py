@@ -45,12 +45,16 @@ class Trained:
         Wall time.
     notes : tuple of str
         What a reader of the evidence should know, such as the size of the model.
+    earlier_cpu_s : float
+        CPU-seconds that what was learned took before this job, of a checkpoint that was found and not made anew. Those
+        of the job itself are measured from outside; the arena counts both as training.
     """
 
     save: Callable[[Path], None]
     history: pd.DataFrame
     seconds: float
     notes: tuple[str, ...] = ()
+    earlier_cpu_s: float = 0.0
 
 # %% ../../nbs/methods/method.ipynb #4543af8b
 @dataclass(frozen=True)
@@ -83,6 +87,11 @@ class Method:
         patterns, truth or dose, that holds the probe.
     learns_truth : bool
         It is shown the truth of the train split.
+    learns_from_files : tuple of str
+        Settings that name a file or a folder that it learns from: what lies there is an input of its training.
+    counts_alone : bool
+        It fits the counts and knows nothing beside: what it makes of a flat object is noise, which stands beside what
+        methods that learn make of it.
     starts_from : str or None
         Another method, whose reconstruction file it begins with.
     model_file : str
@@ -103,6 +112,8 @@ class Method:
     refuses: Callable[[Dataset], str | None] | None = None
     learns_from: str | None = None
     learns_truth: bool = False
+    learns_from_files: tuple[str, ...] = ()
+    counts_alone: bool = False
     starts_from: str | None = None
     model_file: str = "model.keras"
     seed_words: tuple[str, ...] = ()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,12 +25,14 @@ from fly64_nb.methods.likelihood.common import (
     lit_pixels,
     numpy_of,
 )
-from .likelihood.descent import descend
+from .likelihood.descent import State, descend
+from .likelihood.exposures import Exposures
+from .likelihood.positions import descend_with_positions, rms_correction
 from .likelihood.probe import descend_with_probe
 from .method import Method, OnEpoch
 
 # %% auto #0
-__all__ = ['ML', 'MlSettings', 'reconstruct']
+__all__ = ['ML', 'MlSettings', 'states_of', 'reconstruct']
 
 # %% ../../nbs/methods/ml.ipynb #c6a68701
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -44,11 +47,25 @@ class MlSettings(LikelihoodSettings):
         It ends when steps gain less than this share of the noise's half unit a lit pixel.
     update_probe : bool
         Refine the probe together with the object ([probe](likelihood/probe.ipynb)), or keep it as given.
+    update_positions : bool
+        Refine the positions together with the object ([positions](likelihood/positions.ipynb)), or keep them as told.
+    farthest : float
+        Longest distance in px of a refined position from where it was told to be.
     """
 
     iterations: Annotated[int, Field(ge=1)] = 60
     enough: Annotated[float, Field(ge=0)] = 0.01
     update_probe: bool = False
+    update_positions: bool = False
+    farthest: Annotated[float, Field(gt=0)] = 8.0
+
+# %% ../../nbs/methods/ml.ipynb #cb6f3137
+def states_of(exposures: Exposures, settings: MlSettings) -> Iterator[State]:
+    """The descent that refines what the settings say."""
+    if settings.update_positions:
+        probe = settings.update_probe
+        return descend_with_positions(exposures, update_probe=probe, farthest=settings.farthest)
+    return descend_with_probe(exposures) if settings.update_probe else descend(exposures)
 
 # %% ../../nbs/methods/ml.ipynb #04a42bac
 def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
@@ -57,7 +74,7 @@ def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoc
     exposures = expose(data, data.counts(), settings)
     pixels, losses, gains = lit_pixels(exposures), [], []
     converged = False
-    for state in descend_with_probe(exposures) if settings.update_probe else descend(exposures):
+    for state in states_of(exposures, settings):
         losses.append(state.misfit)
         gains.append(state.gain)
         on_epoch(state.iteration, settings.iterations, loss=state.misfit)
@@ -68,7 +85,12 @@ def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoc
         exposures, numpy_of(state.object), data, settings, started, loss=np.array(losses),
         engine="conjugate gradients", epoch=len(losses), converged=converged,
     )  # fmt: skip
-    return replace(made, probe=numpy_of(exposures.probe[0])) if settings.update_probe else made
+    if settings.update_probe:
+        made = replace(made, probe=numpy_of(exposures.probe[0]))
+    if settings.update_positions:
+        moved = f"positions refined, moved by {rms_correction(exposures, data.known_y, data.known_x):.2f} px rms"
+        made = replace(made, y=exposures.y, x=exposures.x, notes=(*made.notes, moved))
+    return made
 
 # %% ../../nbs/methods/ml.ipynb #b72b8550
 ML = Method(
@@ -76,6 +98,7 @@ ML = Method(
     settings=MlSettings,
     reconstruct=reconstruct,
     presets={"tiny": {"iterations": 10}},
+    counts_alone=True,
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.likelihood.descent",),

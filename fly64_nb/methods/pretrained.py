@@ -27,7 +27,7 @@ def train(data: Dataset, settings: PretrainingSettings, on_epoch: OnEpoch) -> Tr
     from fly64_nb.methods.networks.shipped import learn_once
 
     started = time.perf_counter()
-    learned, words = learn_once(data.known_probe, settings, on_epoch)
+    learned, words, earlier_cpu_s = learn_once(data.known_probe, settings, on_epoch)
     weights = sum(p.numel() for network in learned.knowledge.networks for p in network.parameters())
     kinds = ", ".join(dict.fromkeys(settings.kinds))
     notes = (f"{weights} weights, learned from {settings.scans} simulated scans of {kinds}", words)
@@ -37,7 +37,7 @@ def train(data: Dataset, settings: PretrainingSettings, on_epoch: OnEpoch) -> Tr
 
         save_checkpoint(path, learned)
 
-    return Trained(save, learned.history, time.perf_counter() - started, notes)
+    return Trained(save, learned.history, time.perf_counter() - started, notes, earlier_cpu_s)
 
 # %% ../../nbs/methods/pretrained.ipynb #04d24f8f
 def reconstruct(data: Dataset, settings: PretrainingSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
@@ -79,6 +79,7 @@ PRETRAINED = Method(
     train=train,
     presets={"tiny": _TINY},  # all others share one checkpoint
     learns_from=THE_PROBE,
+    learns_from_files=("images",),
     model_file="model.npz",
     memory_gb=3.0,
     gpu=True,

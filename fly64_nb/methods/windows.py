@@ -5,10 +5,11 @@
 # %% ../../nbs/methods/windows.ipynb #2408f12c
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 # %% auto #0
-__all__ = ['shift_ramps', 'cut_windows', 'add_windows']
+__all__ = ['shift_ramps', 'cut_windows', 'add_windows', 'on_canvas']
 
 # %% ../../nbs/methods/windows.ipynb #e7c9c3c5
 def shift_ramps(shifts: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,3 +61,13 @@ def add_windows(image: torch.Tensor, starts: torch.Tensor, patches: torch.Tensor
     whole, (h, w) = image.numpy(), patches.shape[-2:]
     for patch, (y, x) in zip(patches.numpy(), starts.tolist()):
         whole[y : y + h, x : x + w] += patch
+
+# %% ../../nbs/methods/windows.ipynb #f8630492
+def on_canvas(image: np.ndarray, origin: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """An image (h', w') whose first pixel is at `origin` of a canvas of `shape` (h, w); 0 where it does not reach."""
+    canvas, top, left = np.zeros(shape, image.dtype), *origin
+    rows = slice(max(top, 0), max(min(top + image.shape[0], shape[0]), 0))
+    columns = slice(max(left, 0), max(min(left + image.shape[1], shape[1]), 0))
+    part = image[rows.start - top :, columns.start - left :]
+    canvas[rows, columns] = part[: max(rows.stop - rows.start, 0), : max(columns.stop - columns.start, 0)]
+    return canvas

@@ -5,7 +5,6 @@
 # %% ../../../nbs/methods/likelihood/common.ipynb #9d1a4c70
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ...data.dataset import Dataset
 from ...data.reconstruction import Reconstruction
+from ..device import device_in_words
 from .exposures import Exposures
 
 # %% auto #0
@@ -74,9 +74,7 @@ def finished(
     exposures: Exposures, image: np.ndarray, data: Dataset, settings: Any, started: float, **about: Any
 ) -> Reconstruction:
     """A reconstruction from an object on the canvas; `about` is what `Reconstruction` has beside, such as notes."""
-    device = torch.cuda.get_device_name() if exposures.device == "cuda" else "cpu"
-    if device == "cpu":
-        device = f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    device = device_in_words(exposures.device == "cuda")
     return Reconstruction(
         np.ascontiguousarray(image, np.complex64), np.asarray(data.known_probe, np.complex64), exposures.origin,
         seconds=time.perf_counter() - started, device=device, settings=settings, **about,

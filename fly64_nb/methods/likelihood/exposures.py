@@ -48,6 +48,8 @@ class Exposures:
         Of the canvas, see `fly64_nb.physics.scan.canvas`.
     probe : (M, N, N) complex64 tensor
         In square roots of photons.
+    y, x : (n,) float64 arrays
+        Window centres.
 
     Raises
     ------
@@ -71,18 +73,15 @@ class Exposures:
         self.mask = None if mask is None else corner(mask)
         self.offset = floor + (corner(background) if np.ndim(background) else float(background))
         self.origin, self.shape = canvas(y, x, window)
-        (top, dy), (left, dx) = split_position(y, window), split_position(x, window)
-        starts = torch.from_numpy(np.stack([top - self.origin[0], left - self.origin[1]], 1))
-        shifts = torch.from_numpy(np.stack([dy, dx], 1).astype(np.float32)).to(device)
         # 16 patterns of 64 x 64 are half a MB: several such arrays fit the cache of a core
-        size = max(1, (2**16 if device == "cpu" else 2**24) // modes[0].size)
-        self.starts, self._shifts = starts.split(size), shifts.split(size)
+        self._chunk = max(1, (2**16 if device == "cpu" else 2**24) // modes[0].size)
         self.keep = 24 * len(y) * modes.size <= KEEP_BYTES if keep is None else keep
         self._kept: dict[tuple[str, int], torch.Tensor] = {}
         self._light: torch.Tensor | None = None
         power = np.sum(np.abs(modes.astype(np.complex128)) ** 2)
         scale = np.sqrt(counts.sum(dtype=np.float64) / len(y) / power).astype(np.float32)
         self.probe = torch.from_numpy(modes * scale).to(device)
+        self.set_positions(y, x)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -99,6 +98,21 @@ class Exposures:
             self._kept[name, k] = make()
         return self._kept[name, k]
 
+    def set_positions(self, y: np.ndarray, x: np.ndarray) -> None:
+        """Take other window centres, (n,) float arrays in pixels; windows stay on the canvas, and their probe moves."""
+        (top, dy), (left, dx) = split_position(y, self.window), split_position(x, self.window)
+        wanted = np.stack([top - self.origin[0], left - self.origin[1]], 1)
+        starts = np.clip(wanted, 0, np.array(self.shape) - self.window)
+        shifts = np.stack([dy, dx], 1) + (wanted - starts)
+        self.y, self.x, self._light = np.asarray(y, float), np.asarray(x, float), None
+        self.starts = torch.from_numpy(starts).split(self._chunk)
+        self._shifts = torch.from_numpy(shifts.astype(np.float32)).to(self.device).split(self._chunk)
+        self._forget("probes")
+
+    def _forget(self, name: str) -> None:
+        for k in range(len(self)):
+            self._kept.pop((name, k), None)
+
     def counts(self, k: int) -> torch.Tensor:
         """Counts of a chunk, (c, N, N) float32, zero frequency first."""
         first = k * len(self.starts[0])
@@ -106,15 +120,18 @@ class Exposures:
         turned = lambda: np.fft.ifftshift(part, axes=(1, 2)).astype(np.float32)
         return self._keeping("counts", k, lambda: torch.from_numpy(turned()).to(self.device))
 
+    def ramps(self, k: int) -> torch.Tensor:
+        """What spectra are multiplied with to shift images to the positions of a chunk, (c, 1, N, N) complex64."""
+        along_y, along_x = shift_ramps(self._shifts[k], (self.window, self.window))
+        return (along_y * along_x)[:, None]
+
     def shifted(self, k: int, images: torch.Tensor) -> torch.Tensor:
         """Images (M, N, N) at the fraction of a pixel of each position of a chunk, (c, M, N, N)."""
-        along_y, along_x = shift_ramps(self._shifts[k], (self.window, self.window))
-        return torch.fft.ifft2(torch.fft.fft2(images) * (along_y * along_x)[:, None])
+        return torch.fft.ifft2(torch.fft.fft2(images) * self.ramps(k))
 
     def moved_back(self, k: int, images: torch.Tensor) -> torch.Tensor:
         """Sum of images (c, M, N, N) of a chunk, each without the fraction of its position: adjoint of `shifted`."""
-        along_y, along_x = shift_ramps(self._shifts[k], (self.window, self.window))
-        return torch.fft.ifft2((torch.fft.fft2(images) * (along_y * along_x).conj()[:, None]).sum(0))
+        return torch.fft.ifft2((torch.fft.fft2(images) * self.ramps(k).conj()).sum(0))
 
     def probes(self, k: int) -> torch.Tensor:
         """The probe at each position of a chunk, (c, M, N, N)."""
@@ -123,8 +140,7 @@ class Exposures:
     def set_probe(self, probe: torch.Tensor) -> None:
         """Take another probe, (M, N, N) complex64 in square roots of photons."""
         self.probe, self._light = probe, None
-        for k in range(len(self)):
-            self._kept.pop(("probes", k), None)
+        self._forget("probes")
 
     def move_probe(self, step: float, change: torch.Tensor, shifted: list[torch.Tensor] | None = None) -> None:
         """Add so many times a change to the probe; `shifted` is the change at the positions of each chunk, if known."""

@@ -32,8 +32,8 @@ from fly64_nb.methods.likelihood.exposures import (
 from ..method import OnEpoch
 
 # %% auto #0
-__all__ = ['Pair', 'ProbeState', 'pair_inner', 'let_through', 'gradients', 'descend_with_probe', 'with_modes', 'orthogonal_modes',
-           'recover']
+__all__ = ['Pair', 'ProbeState', 'blocks_inner', 'Conjugate', 'let_through', 'gradients', 'descend_with_probe', 'with_modes',
+           'orthogonal_modes', 'recover']
 
 # %% ../../../nbs/methods/likelihood/probe.ipynb #9cb878af
 Pair = tuple[torch.Tensor, torch.Tensor]  # by object and by probe: (h, w) and (M, N, N)
@@ -52,9 +52,35 @@ class ProbeState(State):
     probe: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def pair_inner(a: Pair, b: Pair) -> float:
-    """``Re <a, b>`` of two pairs."""
-    return real_inner(a[0], b[0]) + real_inner(a[1], b[1])
+def blocks_inner(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> float:
+    """``Re <a, b>``, summed over the blocks of unknowns."""
+    return sum(real_inner(one, other) for one, other in zip(a, b))
+
+
+class Conjugate:
+    """Directions of Polak and Ribière over blocks of unknowns, one after the other.
+
+    Attributes
+    ----------
+    direction : tuple of tensors, or None
+        The last one; None begins anew.
+    """
+
+    def __init__(self) -> None:
+        self.direction: tuple[torch.Tensor, ...] | None = None
+        self._before: tuple[torch.Tensor, ...] = ()
+        self._squared = 1.0
+
+    def turn(self, gradient: tuple[torch.Tensor, ...], steepest: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """The next direction, from a gradient and the preconditioned one."""
+        squared = blocks_inner(gradient, steepest)
+        if self.direction is not None:
+            turned = max(0.0, (squared - blocks_inner(self._before, steepest)) / self._squared)
+            self.direction = tuple(turned * old - new for old, new in zip(self.direction, steepest))
+        if self.direction is None or blocks_inner(gradient, self.direction) >= 0:
+            self.direction = tuple(-new for new in steepest)
+        self._before, self._squared = gradient, squared
+        return self.direction
 
 
 def let_through(exposures: Exposures, image: torch.Tensor) -> torch.Tensor:
@@ -105,13 +131,15 @@ class _Line:
     direction : (object, probe)
     """
 
-    def __init__(self, exposures: Exposures, image: torch.Tensor, fields: list[torch.Tensor], direction: Pair):
+    def __init__(
+        self, exposures: Exposures, image: torch.Tensor, fields: list[torch.Tensor], direction: tuple[torch.Tensor, ...]
+    ):
         self.exposures, self.image, self.fields, self.direction = exposures, image, fields, direction
         self.kept = [self._make(k) for k in range(len(exposures))] if fields else []
 
     def _make(self, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A, B and the shifted change of the probe."""
-        e, (by_object, by_probe) = self.exposures, self.direction
+        e, by_object, by_probe = self.exposures, self.direction[0], self.direction[1]
         change, patches = e.shifted(k, by_probe), e.patches(k, by_object)[:, None]
         linear = e.probes(k) * patches + change * e.patches(k, self.image)[:, None]
         far = lambda waves: torch.fft.fft2(waves, norm="ortho")
@@ -162,19 +190,11 @@ def _together(exposures: Exposures, state: ProbeState, prior: Prior | None) -> I
     metric, through = preconditioner(exposures, prior), let_through(exposures, image)
     damped = through + through.max()
     fields = [exposures.far_fields(k, image) for k in chunks] if exposures.keep else []
-    direction: Pair | None = None
-    before, before_squared = (image, exposures.probe), 1.0
+    conjugate = Conjugate()
     while True:
         gradient, state.misfit = gradients(exposures, image, fields, prior)
-        steepest = metric(gradient[0], image), gradient[1] / damped
-        squared = pair_inner(gradient, steepest)
-        if direction is not None:
-            turned = max(0.0, (squared - pair_inner(before, steepest)) / before_squared)
-            direction = turned * direction[0] - steepest[0], turned * direction[1] - steepest[1]
-        if direction is None or pair_inner(gradient, direction) >= 0:
-            direction = -steepest[0], -steepest[1]
-        before, before_squared = gradient, squared
-        falling, state.gain = 2 * pair_inner(gradient, direction), 0.0
+        direction = conjugate.turn(gradient, (metric(gradient[0], image), gradient[1] / damped))
+        falling, state.gain = 2 * blocks_inner(gradient, direction), 0.0
         if falling:
             line = _Line(exposures, image, fields, direction)
             step = _joint_step(line, falling, prior)

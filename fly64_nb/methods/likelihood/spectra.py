@@ -126,7 +126,7 @@ class SpectrumPrior:
 
     Attributes
     ----------
-    mean : complex
+    mean : complex or (h, w) complex64 tensor
         Object that the channels are relative to.
     precision : (3, h, w // 2 + 1) float32 tensor
         Pixels times the inverse spectra: amplitude, amplitude with phase, phase.
@@ -134,7 +134,7 @@ class SpectrumPrior:
         What the preconditioner compares with the light: of the phase.
     """
 
-    mean: complex
+    mean: complex | torch.Tensor
     precision: torch.Tensor
     weight: torch.Tensor
 
@@ -156,13 +156,19 @@ class SpectrumPrior:
         both = torch.stack([change.real, change.imag])
         return float((both * self._force(both)).sum(dtype=torch.float64))
 
+# %% ../../../nbs/methods/likelihood/spectra.ipynb #462d78be
+def spectrum_prior(
+    mean: complex | np.ndarray, spectra: np.ndarray, noise: np.ndarray, device: str = "cpu"
+) -> SpectrumPrior:
+    """The prior of measured spectra (h, w, 2, 2) around a mean object, a constant or (h, w).
 
-def spectrum_prior(mean: complex, spectra: np.ndarray, noise: np.ndarray, device: str = "cpu") -> SpectrumPrior:
-    """The prior of measured spectra (h, w, 2, 2); a little of the noise is added so that they can be inverted."""
+    A little of the noise is added so that the spectra can be inverted.
+    """
     level = 0.0015 * np.trace(noise, axis1=-2, axis2=-1)
     floored = spectra + level[..., None, None] * np.eye(2)
     pixels = floored.shape[0] * floored.shape[1]
     inverse = np.linalg.inv(floored)[:, : floored.shape[1] // 2 + 1]
     tensor = lambda values: torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
     precision = pixels * np.stack([inverse[..., 0, 0], inverse[..., 0, 1], inverse[..., 1, 1]])
-    return SpectrumPrior(mean, tensor(precision), tensor(0.5 * pixels / floored[..., 1, 1]))
+    around = torch.from_numpy(mean.astype(np.complex64)).to(device) if isinstance(mean, np.ndarray) else mean
+    return SpectrumPrior(around, tensor(precision), tensor(0.5 * pixels / floored[..., 1, 1]))

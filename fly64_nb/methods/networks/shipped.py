@@ -68,20 +68,30 @@ def find_checkpoint(
 # %% ../../../nbs/methods/networks/shipped.ipynb #9fff762e
 def learn_once(
     probe: np.ndarray, settings: PretrainingSettings, on_epoch: OnEpoch | None = None, device: str | None = None
-) -> tuple[Pretrained, str]:
-    """What is known for a probe, found or learned now and put into the cache, and where it comes from in words."""
+) -> tuple[Pretrained, str, float]:
+    """What is known for a probe, found or learned now and put into the cache.
+
+    Returns
+    -------
+    learned : Pretrained
+    words : str
+        Where it comes from.
+    earlier_cpu_s : float
+        CPU-seconds that it took where it was found; 0 where it was learned now.
+    """
     if found := find_checkpoint(probe, settings):
         learned, path = found
         with_package = path.parent == package_folder()
         place = "comes with the package" if with_package else f"was learned before: {path}"
-        return learned, f"nothing was trained here: the checkpoint for this probe and these settings {place}"
+        words = f"nothing was trained here: the checkpoint for this probe and these settings {place}"
+        return learned, words, float(learned.record.get("cpu_seconds", 0.0))
     learned = pretrain(probe, settings, on_epoch, device)
     path = cache_folder() / checkpoint_name(probe, settings, learned.record["images_digest"])
     try:
         save_checkpoint(path, learned)
     except OSError as error:
-        return learned, f"trained here; it could not be kept for other studies ({error})"
-    return learned, f"trained here, and kept for other studies: {path}"
+        return learned, f"trained here; it could not be kept for other studies ({error})", 0.0
+    return learned, f"trained here, and kept for other studies: {path}", 0.0
 
 # %% ../../../nbs/methods/networks/shipped.ipynb #f9fa2155
 def evidence_path(checkpoint: Path) -> Path:

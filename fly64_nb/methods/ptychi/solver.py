@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ...data.reconstruction import Reconstruction
+from ..device import device_in_words
 from ...physics.optics import diffraction_intensity
 from ...physics.photons import deal_photons
 from ...physics.scan import canvas
@@ -342,14 +343,6 @@ def use_device(settings: Any) -> bool:
     torch.set_num_threads(settings.threads)
     return settings.device == "gpu" or (settings.device == "auto" and torch.cuda.is_available())
 
-
-def _device_name(gpu: bool) -> str:
-    import platform
-
-    import torch
-
-    return torch.cuda.get_device_name() if gpu else f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
-
 # %% ../../../nbs/methods/ptychi/solver.ipynb #70f404e4
 def _attempt(
     counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings, gpu: bool,
@@ -429,7 +422,7 @@ def finished(
     history = np.array(held.history if held else []).reshape(-1, 2)
     seconds = time.perf_counter() - started
     return Reconstruction(
-        obj.astype(np.complex64), found.astype(np.complex64), origin, np.array(losses), seconds, _device_name(gpu),
+        obj.astype(np.complex64), found.astype(np.complex64), origin, np.array(losses), seconds, device_in_words(gpu),
         settings, engine, epoch, history, tuple(notes),
     )  # fmt: skip
 
