@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .data.reconstruction import read_reconstruction
 from .datasets import build_generation_jobs
 from .design import StudyDesign, read_study, study_roots
 from .overlap import build_overlap_jobs
-from .physics.limits import light_through, rms_phase_limit
+from .physics.limits import light_through, photons_through, rms_phase_limit
 from .physics.photons import photons_per_unit
 from .quality.alignment import Aligned, Field, align, common_field, true_phase
 from fly64_nb.quality.metrics import (
@@ -43,8 +44,8 @@ from .study.layout import Layout, job_name
 # %% auto #0
 __all__ = ['PICTURES', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob', 'comparison_jobs',
            'build_comparison_jobs', 'execute_comparison_jobs', 'write_summary', 'study_metrics', 'write_study_metrics',
-           'Comparison', 'Image', 'compare_condition', 'read_image', 'expected_photons', 'study_comparison',
-           'write_comparison']
+           'Comparison', 'Image', 'compare_condition', 'read_image', 'expected_photons', 'align_flat_object',
+           'flat_object_rows', 'with_flat_objects', 'study_comparison', 'write_comparison']
 
 # %% ../nbs/06_comparison.ipynb #a4c94c79
 def ring_correlations(truth: np.ndarray, aligned: Aligned) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -132,17 +133,18 @@ class ComparisonJob(Job):
     def with_present_inputs(self, without: Iterable[Path] = ()) -> ComparisonJob:
         """The job with the reconstructions that are there and count; only their methods are compared."""
         job = super().with_present_inputs(without)
-        made = {path.parent.name for path in job.inputs if path.name == "reconstruction.npz"}
-        methods = [name for name in self.parameters["methods"] if name in made]
-        return replace(self, inputs=job.inputs, optional_inputs=(), parameters={**self.parameters, "methods": methods})
+        made = {(path.name, path.parent.name) for path in job.inputs}
+        named = lambda file: [name for name in self.parameters["methods"] if (file, name) in made]
+        there = {"methods": named("reconstruction.npz"), "flat_objects": named("flat_object.npz")}
+        return replace(self, inputs=job.inputs, optional_inputs=(), parameters={**self.parameters, **there})
 
     def refusal(self) -> str | None:
         """Why the comparison cannot be made from its files, or None."""
         try:
-            found = [path for path in self.inputs if path.name == "reconstruction.npz"]
+            found = [path for path in self.inputs if path.name in ("reconstruction.npz", "flat_object.npz")]
             for path in found:
                 read_reconstruction(path)
-            if not found:
+            if not any(path.name == "reconstruction.npz" for path in found):
                 raise FormatError(self.study, None, f"no reconstruction of {self.title}", "one of any method")
         except FormatError as refusal:
             return f"FormatError: {refusal}"
@@ -156,13 +158,15 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
     """Every comparison of a design in fixed order; methods and views as far as earlier phases make them."""
     layout = Layout(Path(study))
     fixed = {
-        "views": list(design.views), "methods": [m.name for m in design.methods], "seed": design.simulation_seed,
+        "views": list(design.views), "methods": [m.name for m in design.methods], "flat_objects": [],
+        "seed": design.simulation_seed,
         "ms_ssim_sigma": design.ms_ssim_sigma, "frc_threshold": design.frc_threshold,
     }  # fmt: skip
     jobs = []
     for condition in design.conditions:
         folder, own = layout.comparison(condition), layout.dataset(condition)
         made = [layout.reconstruction(condition, method.name) for method in design.methods]
+        made += [layout.flat_object(condition, method.name) for method in design.methods]
         shared = [path for view in design.views if (path := layout.dataset(condition.on(view))) != own]
         jobs.append(
             ComparisonJob(
@@ -187,6 +191,7 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
                     layout.aligned(condition),
                     *(folder / f"{p}.png" for p in PICTURES),
                 ),
+                optional_outputs=(layout.aligned_flat_objects(condition),),
                 log_path=folder / "comparison.log",
                 pictures=True,
                 memory_gb=2.0,
@@ -196,6 +201,7 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
                     "torchmetrics.functional.image",
                     "fly64_nb.show.images",
                     "fly64_nb.show.curves",
+                    "fly64_nb.show.prior",
                 ),
             )
         )
@@ -299,6 +305,8 @@ class Comparison:
         Expected photons through each pixel of the field in the whole scan.
     pixel_size_m : float or None
         Size of an object pixel, where it is known.
+    flat_objects : mapping of name to (h, w) complex array
+        What methods made of a flat object, aligned with it.
     """
 
     truth: np.ndarray
@@ -307,6 +315,7 @@ class Comparison:
     table: pd.DataFrame
     photons: np.ndarray | None = None
     pixel_size_m: float | None = None
+    flat_objects: Mapping[str, np.ndarray] = attribute(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -398,11 +407,44 @@ def expected_photons(data: Dataset) -> np.ndarray:
     """
     return light_through(data.object, data.probe, data.y, data.x) * photons_per_unit(data.dose, data.window)
 
+# %% ../nbs/06_comparison.ipynb #294532f0
+def align_flat_object(image: Image, field: Field, shape: tuple[int, int]) -> np.ndarray:
+    """What a method made of a flat object of a shape, aligned with it as with a truth, in the field, complex."""
+    with warnings.catch_warnings():
+        # in ones there is nothing to register, and scikit-image says so
+        warnings.filterwarnings("ignore", "Could not determine RMS error", UserWarning)
+        return align(np.ones(shape, np.complex64), image.object, image.origin, field, _MARGIN_PX).image
 
+
+def flat_object_rows(image: np.ndarray, photons: np.ndarray) -> list[tuple[str, str, float]]:
+    """Rows (channel, metric, value) of an aligned image of a flat object; photons through each pixel of the field."""
+    rms = lambda values: float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    return [
+        ("phase", "flat_object_rms", rms(np.angle(image))),
+        ("amplitude", "flat_object_rms", rms(np.abs(image) - 1)),
+        ("phase", "flat_object_limit", rms_phase_limit(photons)),
+    ]
+
+
+def with_flat_objects(found: Comparison, images: Mapping[str, Image], data: Dataset) -> Comparison:
+    """A comparison with what methods made of a flat object in the place of a dataset's."""
+    light = photons_through(np.ones_like(data.object), data.probe, data.y, data.x, data.dose)
+    aligned = {method: align_flat_object(image, found.field, light.shape) for method, image in images.items()}
+    place = found.table.iloc[0].drop(["method", "channel", "metric", "value"]).to_dict()
+    rows = [
+        {**place, "method": method, **dict(zip(("channel", "metric", "value"), row))}
+        for method, image in aligned.items()
+        for row in flat_object_rows(image, found.field.crop(light))
+    ]
+    table = pd.concat([found.table, pd.DataFrame(rows)], ignore_index=True) if rows else found.table
+    return replace(found, table=table[list(found.table)], flat_objects=aligned)
+
+# %% ../nbs/06_comparison.ipynb #afa62f6d
 def study_comparison(
-    study: str | Path, condition: Condition, views: Sequence[str], methods: Sequence[str], **settings: Any
-) -> Comparison:
-    """Compare one condition of a study; `settings` as of `compare_condition`."""
+    study: str | Path, condition: Condition, views: Sequence[str], methods: Sequence[str],
+    flat_objects: Sequence[str] = (), **settings: Any,
+) -> Comparison:  # fmt: skip
+    """Compare one condition of a study, and what methods made of a flat object; settings as of `compare_condition`."""
     layout = Layout(Path(study))
     scans = [path for view in views if (path := layout.dataset(condition.on(view))).is_file()]
     positions = [load_arrays(path, ["ycoords", "xcoords"]) for path in scans]
@@ -411,11 +453,12 @@ def study_comparison(
     files = {method: layout.reconstruction(condition, method) for method in methods}
     images = {method: read_image(path) for method, path in files.items() if path.is_file()}
     found = compare_condition(data.object, field, images, condition, photons=expected_photons(data), **settings)
-    return replace(found, pixel_size_m=data.metadata.get("pixel_size_m"))
+    flat = {method: read_image(layout.flat_object(condition, method)) for method in flat_objects}
+    return replace(with_flat_objects(found, flat, data), pixel_size_m=data.metadata.get("pixel_size_m"))
 
 # %% ../nbs/06_comparison.ipynb #5f2b453a
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:
-    """Write ``metrics.csv``, ``aligned.npz`` and the pictures of a condition."""
+    """Write ``metrics.csv``, ``aligned.npz``, ``flat_objects.npz`` where there are such, and the pictures."""
     folder = Path(folder)
     with atomic_path(folder / "metrics.csv") as temporary:
         result.table.to_csv(temporary, index=False)
@@ -438,6 +481,10 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
     for method, a in result.methods.items():
         arrays |= {method: a.image, f"{method}_phase": a.phase.astype(np.float32)}
     write_npz(folder / "aligned.npz", arrays)
+    (folder / "flat_objects.npz").unlink(missing_ok=True)
+    if result.flat_objects:
+        where = metadata_array({"pixel_size_m": result.pixel_size_m, "field": metadata["field"]})
+        write_npz(folder / "flat_objects.npz", {**result.flat_objects, "_metadata": where})
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
             figure.set_layout_engine("none")  # its panels have their places since it was shown

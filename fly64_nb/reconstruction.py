@@ -21,6 +21,8 @@ from .datasets import build_generation_jobs
 from .design import ChosenMethod, StudyDesign
 from .methods.method import Method, OnEpoch, make_settings, methods_of, seeded, with_methods
 from .overlap import build_overlap_jobs
+from .physics.optics import diffraction_intensity
+from .physics.photons import counts_to_amplitude, photon_counts
 from .engine.fork import REFUSED
 from .engine.graph import run_job
 from .engine.inputs import LeftOutError, ready_jobs, writers_of
@@ -30,7 +32,7 @@ from .study.layout import Layout, job_name
 
 # %% auto #0
 __all__ = ['ReconstructionJob', 'reconstruction_job', 'reconstruction_jobs', 'build_reconstruction_jobs', 'build_ptychi_jobs',
-           'run_ptychi_job', 'reconstruct_with', 'solver_decisions']
+           'run_ptychi_job', 'flat_dataset', 'noise_alone', 'flat_object_jobs', 'reconstruct_with', 'solver_decisions']
 
 # %% ../nbs/05_reconstruction.ipynb #0069cc0b
 @dataclass(frozen=True)
@@ -161,6 +163,50 @@ def run_ptychi_job(
         return subprocess.CompletedProcess(job.command, REFUSED, "", refusal)
     result = run_job(job)
     return subprocess.CompletedProcess(job.command, result.returncode, "", result.detail)
+
+# %% ../nbs/05_reconstruction.ipynb #53be1bde
+def flat_dataset(data: Dataset) -> Dataset:
+    """Poisson counts of an object without structure at a dataset's positions, with its probe and its dose.
+
+    The dose is what is counted behind the object, so its one transmission is that with which as much is absorbed as
+    by the study's object. Counts that were measured are not needed, and what a method is told is as before.
+    """
+    ones = np.ones_like(data.object)
+    rng = np.random.default_rng(data.seed("flat object", *condition_words(data.condition)))
+    counts = photon_counts(diffraction_intensity(ones, data.probe, data.y, data.x), data.dose, rng)
+    transmission = np.float32(data.window / 2 / np.linalg.norm(data.probe))
+    amplitude = counts_to_amplitude(counts, data.dose)
+    return replace(data, diffraction=amplitude, Y=np.full_like(data.Y, transmission), object=ones * transmission)
+
+# %% ../nbs/05_reconstruction.ipynb #6efd43d2
+def noise_alone(design: StudyDesign) -> ChosenMethod | None:
+    """The method whose picture of a flat object stands for noise: the first that knows nothing but counts, or None."""
+    return next((m for m in methods_of(design) if m.counts_alone and not m.learns and not m.starts_from), None)
+
+
+def flat_object_jobs(study: str | Path, design: StudyDesign) -> list[ReconstructionJob]:
+    """Jobs that show what methods make of a flat object, in fixed order; none where no method learns.
+
+    Every method that learns and the one of `noise_alone`, on the test split at the neutral value of further axes.
+    Only of the study itself: a replicate has none.
+    """
+    layout, methods = Layout(Path(study)), methods_of(design)
+    asked = [m for m in methods if m.learns or m == noise_alone(design)] if any(m.learns for m in methods) else []
+    jobs = []
+    for condition in design.conditions if layout == layout.home else ():
+        if condition.split == "test" and not condition.further:
+            made = [reconstruction_job(layout, condition, m, design.gridsize(condition.view)) for m in asked]
+            jobs += [_of_flat_object(job, layout, condition) for job in made]
+    return jobs
+
+
+def _of_flat_object(job: ReconstructionJob, layout: Layout, condition: Condition) -> ReconstructionJob:
+    """The same method on the same condition, and a flat object in place of the study's."""
+    method, (folder, _, name) = job.condition["method"], job.name.rpartition("/")
+    return replace(
+        job, name=f"{folder}/flat_object/{name}", parameters={**job.parameters, "flat": True},
+        outputs=(layout.flat_object(condition, method),), log_path=layout.made(condition, method) / "flat_object.log",
+    )  # fmt: skip
 
 # %% ../nbs/05_reconstruction.ipynb #80e947b8
 def reconstruct_with(

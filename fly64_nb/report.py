@@ -44,6 +44,7 @@ from .engine.job import Job, JobResult
 from .show import curves, images, style
 from .show.arena import show_arena
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
+from .show.prior import show_flat_objects
 from .study.condition import Condition
 from .study.layout import Layout
 
@@ -53,7 +54,8 @@ __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNE
            'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps', 'further_heatmaps',
            'arena_html', 'course_html', 'arena_figure', 'dose_advice_html', 'overlap_advice_html', 'left_out',
            'evidence_html', 'manifests_html', 'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light',
-           'learning_curves', 'convergence', 'build_report_job']
+           'learning_curves', 'convergence', 'invented_html', 'flat_object_figure', 'no_flat_object',
+           'build_report_job']
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -843,6 +845,60 @@ def convergence(study: Study, method: str) -> Figure | None:
     doses, title = [f"{dose:g} photons" for dose in study.design.doses], f"{method}: loss over epochs by dose and view"
     rows = (doses, study.design.views, f"{title}; ring: the epoch that is kept", "loss")
     return curves.show_curves(drawn, chosen, *rows)
+
+# %% ../nbs/07_report.ipynb #223db418
+def _flat_cell(study: Study, dose: float, view: str, method: str, phase: float, amplitude: float) -> Markup:
+    """RMS of a flat object's phase, linked to the comparison, and below it that of the amplitude, to what made it."""
+    first = study.design.seeds[:1]
+    compared = notebook_links(study, first, lambda seed: study.job(dose, view, "test", "G", seed))
+    made = notebook_links(study, first, lambda seed: study.flat_object(dose, view, method))
+    small = _first_link(f"amplitude {_digits(amplitude)}", made)
+    return Markup("{} <small>{}</small>").format(_first_link(f"{_digits(phase)} rad", compared), small)
+
+
+def invented_html(study: Study) -> Markup:
+    """What methods make of a flat object by condition, beside its shot-noise limit; empty if none was shown."""
+    table, rows = study.neutral_table, []
+    values = lambda metric, channel: by_condition(table, values_of(table, metric, channel, "test"))
+    phase, amplitude = (values("flat_object_rms", channel) for channel in ("phase", "amplitude"))
+    limit = values("flat_object_limit", "phase").mean(axis="columns")
+    named = [name for name in study.methods if name in phase and phase[name].notna().any()]
+    named.sort(key=lambda name: not study.method(name).learns)
+    for dose, view in phase.index:
+        cells: dict[str, Any] = {}
+        for name in named:
+            head = name if study.method(name).learns else Markup("{} <small>(noise)</small>").format(name)
+            rms = phase.loc[(dose, view), name], amplitude.loc[(dose, view), name]
+            job = study.flat_object(dose, view, name)
+            why = study.why_missing(job) if job else "not made"
+            missing = Markup('<span class="missing">{}</span>').format(why)
+            cells[head] = _flat_cell(study, dose, view, name, *rms) if np.isfinite(rms).all() else missing
+        rows.append(
+            {"dose": axis_value(dose), "view": view, **cells, "shot-noise limit (rad)": _digits(limit[dose, view])}
+        )
+    caption = "Structure of a flat object, RMS in the compared field, test split; in small type of the amplitude"
+    return table_html(pd.DataFrame(rows), caption) if rows else Markup("")
+
+# %% ../nbs/07_report.ipynb #418b926a
+def flat_object_figure(study: Study, view: str) -> Figure | None:
+    """Figure of what methods make of a flat object in a view, a row a dose; None where there is none."""
+    found = {f"{dose:g} photons": if_made(study.flat_objects, dose, view) for dose in study.design.doses}
+    order = sorted(study.methods, key=lambda name: not study.method(name).learns)
+    rows = {row: {name: np.angle(made[name]) for name in order if name in made} for row, made in found.items() if made}
+    title = f"Phase of a flat object, {view} view, test split; each row is on one scale"
+    return show_flat_objects(rows, title, study.pixel_size_m) if rows else None
+
+
+def no_flat_object(study: Study) -> str:
+    """Why nothing is shown of a flat object, in a sentence."""
+    if not any(study.method(name).learns for name in study.methods):
+        return "No method of this study learns, so none has a belief to show."
+    if not len(study.metrics):
+        return "No comparison has been made yet."
+    return (
+        "It is not known: no flat object was shown to the methods of this study. Comparisons that an earlier version "
+        f"made have none; `fly64 run {study.path.name}` makes it."
+    )
 
 # %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:

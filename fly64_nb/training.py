@@ -62,7 +62,7 @@ def training_job(layout: Layout, condition: Condition | None, method: ChosenMeth
         parameters={
             "study": ".", **parameters, "method": method.name, "source": method.source, "settings": method.settings
         },
-        inputs=(given,),
+        inputs=(given, *method.files_learned_from(layout.root)),
         outputs=(folder / method.model_file, layout.history(condition, method.name)),
         log_path=folder / "train.log",
         sources=(method.source,),
@@ -124,8 +124,14 @@ def train_on(data: Dataset, method: Method, settings: dict[str, Any], on_epoch: 
 
 
 def write_training(model: Path, history: Path, trained: Trained) -> None:
-    """Write the model and the learning curve of one training, each whole or not at all."""
+    """Write the model and the learning curve of one training, each whole or not at all.
+
+    What was learned before has the CPU-seconds that it took then as a column ``earlier_cpu_s`` of its curve.
+    """
+    curve = trained.history
+    if trained.earlier_cpu_s:
+        curve = curve.assign(earlier_cpu_s=trained.earlier_cpu_s)
     with atomic_path(model) as temporary:
         trained.save(temporary)
     with atomic_path(history) as temporary:
-        trained.history.to_csv(temporary, index=False)
+        curve.to_csv(temporary, index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from bs4 import BeautifulSoup
 
 from conftest import REPOSITORY, fly64
 from fly64_nb.data.files import write_json
-from fly64_nb.methods.method import find_methods
+from fly64_nb.engine.record import write_record
+from fly64_nb.methods.method import Trained, find_methods
 from fly64_nb.quality.leaderboard import COMPLETE, INCOMPLETE, TOLD, leaderboard, limit_multiples, race, races
 from fly64_nb.quality.table import NOTHING, headline, metrics_columns, read_table, values_of, write_metrics
 from fly64_nb.results.example import example_study
 from fly64_nb.results.study import open_study
 from fly64_nb.show.arena import pareto_front
+from fly64_nb.training import write_training
 
 PAGE = REPOSITORY / "nbs" / "enter.ipynb"
 COURSE = list(itertools.product((1e3, 1e4), ("baseline", "dense")))
@@ -213,6 +216,24 @@ def test_a_study_that_is_not_there_is_planned_with_everyone_and_three_draws(tmp_
     chosen = fly64("arena", tmp_path / "S", *asked, "--methods", "LSQML", "--draws", "1").stdout
     assert "PINN" not in chosen and "seed_43" not in chosen
     assert not (tmp_path / "S").exists()
+
+
+def test_a_checkpoint_costs_what_it_took_before(tmp_path):
+    root = example_study(tmp_path / "small")
+    study = open_study(root)
+    trainings = [job for job in study.jobs() if job.phase == "phase_e" and job.condition["method"] == "PINN"]
+    history = pd.DataFrame({"epoch": [1], "loss": [1.0], "val_loss": [1.0], "seconds": [1.0]})
+    found = Trained(Path.touch, history, 0.1, earlier_cpu_s=551.0)
+    for job in trainings:
+        job.model.parent.mkdir(parents=True)
+        write_record(job, "done", returncode=0, cpu_s=0.5)
+        write_training(*job.outputs, found if job is trainings[0] else replace(found, earlier_cpu_s=0.0))
+    cost = 551 + 0.5 * len(trainings)
+    assert open_study(root).training_cpu_seconds() == {"PINN": pytest.approx(cost)}
+    assert open_study(root).leaderboard().loc["PINN", "training CPU-s"] == pytest.approx(cost)
+    shown = fly64("arena", root).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("PINN ")]
+    assert f" {cost:.0f} " in line
 
 
 def test_one_method_alone_is_no_arena_and_who_has_not_entered_is_named(tmp_path):

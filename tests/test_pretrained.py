@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from conftest import fly64
 from fly64_nb.data.base import write_base
 from fly64_nb.data.builtin import builtin_base, builtin_object, builtin_probe
-from fly64_nb.data.files import FormatError, load_arrays, write_npz
+from fly64_nb.data.files import FormatError, load_arrays, write_json, write_npz
 from fly64_nb.data.objects import KINDS, UNSEEN, own_images, training_object
-from fly64_nb.design import get_study_design
+from fly64_nb.design import get_study_design, read_study
+from fly64_nb.engine.record import code_of, ingredients, record_done, why_stale
 from fly64_nb.methods.method import choose_method, make_settings
 from fly64_nb.methods.networks.chain import error_power, fit_errors, run_chain
 from fly64_nb.methods.networks.pretraining import (
@@ -30,9 +33,10 @@ from fly64_nb.methods.networks.prior_evidence import chain_on, evidence, scanned
 from fly64_nb.methods.networks.shipped import find_checkpoint, learn_once, package_folder
 from fly64_nb.methods.pretrained import PRETRAINED, train
 from fly64_nb.reconstruction import reconstruction_jobs
+from fly64_nb.results.example import example_study
 from fly64_nb.study.condition import Condition
 from fly64_nb.study.layout import Layout
-from fly64_nb.training import probe_alone, training_jobs
+from fly64_nb.training import build_training_jobs, probe_alone, training_jobs, write_training
 
 SMALL = PretrainingSettings(scans=32, epochs=24, turns=1, widths=(16, 24), side=2.6, kinds=("chips", "cells"))
 
@@ -143,12 +147,63 @@ def test_what_was_learned_for_a_probe_is_found_again_and_a_damaged_file_is_passe
     tiny = make_settings(PRETRAINED, {"scans": 4, "epochs": 1, "turns": 1, "widths": (8,), "side": 2.5})
     probe = builtin_probe(32)
     assert find_checkpoint(probe, tiny) is None
-    _, words = learn_once(probe, tiny, device="cpu")
-    assert words.startswith("trained here, and kept")
+    learned, words, earlier_cpu_s = learn_once(probe, tiny, device="cpu")
+    assert words.startswith("trained here, and kept") and earlier_cpu_s == 0
     (file,) = (tmp_path / "cache").glob("pretrained_*.npz")
     (tmp_path / "cache" / "pretrained_0.npz").write_bytes(b"damaged")
     trained = train(probe_alone(builtin_base(40, 40, 8, window=32)), tiny, lambda *_, **__: None)
     assert str(file) in trained.notes[1] and trained.notes[1].startswith("nothing was trained here")
+    assert trained.earlier_cpu_s == pytest.approx(learned.record["cpu_seconds"]) and trained.earlier_cpu_s > 0
+    write_training(tmp_path / "model.npz", tmp_path / "history.csv", trained)
+    assert (pd.read_csv(tmp_path / "history.csv")["earlier_cpu_s"] == trained.earlier_cpu_s).all()
+
+
+def test_the_checkpoint_that_comes_with_the_package_is_not_free():
+    probe = builtin_base(40, 40, 8).probe
+    data = replace(probe_alone(builtin_base(40, 40, 8, window=32)), known_probe=probe)
+    trained = train(data, make_settings(PRETRAINED, {}), lambda *_, **__: None)
+    assert "comes with the package" in trained.notes[1] and trained.earlier_cpu_s == pytest.approx(551, abs=1)
+
+
+def test_a_change_of_an_own_image_makes_the_pretraining_stale(tmp_path):
+    images, root = tmp_path / "mine", tmp_path / "S"
+    images.mkdir(), root.mkdir()
+    np.save(images / "one.npy", np.random.default_rng(0).random((40, 50)))
+    write_base(root / "base.npz", builtin_base(40, 40, 8, window=32))
+    own = {"kinds": ("own",), "images": str(images)}
+    chosen = choose_method(PRETRAINED, "fly64_nb.methods.pretrained", "tiny", own)
+    design = get_study_design("tiny", methods=(chosen,))
+    job_now = lambda: training_jobs(root, design)[0]
+    job = job_now()
+    assert job.inputs == (root / "base.npz", images / "one.npy")
+    for path in (*job.outputs, job.executed_notebook):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    record_done(job, ingredients(job, code_of(job)))
+    assert why_stale(job_now()) is None
+    np.save(images / "one.npy", np.random.default_rng(1).random((41, 50)))
+    assert why_stale(job_now()) == f"its input {job.relative(images / 'one.npy')} changed"
+    record_done(job, ingredients(job, code_of(job)))
+    np.save(images / "two.npy", np.random.default_rng(2).random((40, 50)))
+    assert why_stale(job_now()) == f"its input {job.relative(images / 'two.npy')} is new"
+    (images / "one.npy").unlink(), (images / "two.npy").unlink()
+    images.rmdir()
+    with pytest.raises(FileNotFoundError, match="mine"):
+        build_training_jobs(root, design)
+
+
+def test_training_of_one_dose_includes_what_is_learned_once(tmp_path):
+    root = example_study(tmp_path / "S")
+    record = json.loads((root / "study.json").read_text(encoding="utf-8"))
+    chosen = choose_method(PRETRAINED, "fly64_nb.methods.pretrained", "tiny")
+    design = replace(read_study(root)["design"], methods=(*read_study(root)["design"].methods, chosen))
+    write_json(root / "study.json", {**record, "design": json.loads(design.to_json())})
+    asked = "train", root, "--dry-run", "--allow-missing"
+    for filters in (("--dose", "1e3"), ("--view", "dense"), ("--dose", "1e4", "--only", "Pretrained")):
+        assert "phase_e/Pretrained" in fly64(*asked, *filters).stdout, filters
+    assert "phase_e/Pretrained" not in fly64(*asked, "--dose", "1e3", "--only", "PINN").stdout
+    wrong = fly64(*asked, "--dose", "7", check=False)
+    assert wrong.returncode == 2 and "--dose 7" in wrong.stdout
 
 
 def test_a_study_learns_once_whatever_its_doses_views_and_noise_seeds():

@@ -15,7 +15,7 @@ from ..data.files import write_json
 from ..datasets import build_generation_jobs
 from ..design import StudyDesign, build_design_job, read_study, replicate_design, study_roots
 from ..overlap import build_overlap_jobs, skipped_views
-from ..reconstruction import reconstruction_jobs
+from ..reconstruction import flat_object_jobs, reconstruction_jobs
 from ..engine.job import Job, JobResult
 from ..engine.record import skip_rows, write_manifest
 from ..study.layout import Layout
@@ -58,7 +58,8 @@ def root_jobs(study: str | Path, design: StudyDesign, seed: int | None = None) -
     ]
     if design.is_draw(seed):  # nothing is trained twice
         return [*prepared, *reconstruction_jobs(root, own, first), *comparison_jobs(root, own)]
-    return [*prepared, *training_jobs(root, own), *reconstruction_jobs(root, own), *comparison_jobs(root, own)]
+    made = [*reconstruction_jobs(root, own), *flat_object_jobs(root, own)]
+    return [*prepared, *training_jobs(root, own), *made, *comparison_jobs(root, own)]
 
 
 def study_jobs(study: str | Path, design: StudyDesign) -> list[Job]:

@@ -217,6 +217,13 @@ def report_job(study: Path) -> Job:
     )
 
 # %% ../../nbs/results/study.ipynb #7a69bf3f
+def _earlier_cpu(history: Path) -> float:
+    """CPU-seconds that what a training found had taken before, by its learning curve; 0 where it was learned there."""
+    if not history.is_file():
+        return 0.0
+    return float(pd.read_csv(history, nrows=1).get("earlier_cpu_s", pd.Series([0.0])).max())
+
+
 def _cpu_of(job: Job) -> float:
     """CPU-seconds of a job that is done, from its record; missing where they are not known."""
     try:
@@ -293,6 +300,11 @@ class StudyJobs(StudyConditions):
             return None
         return self._writers[self.trained_in(seed).history(chosen.learned_on(condition), method)]
 
+    def flat_object(self, dose: float, view: str, method: str) -> Job | None:
+        """The job that shows what a method makes of a flat object; None if the study does not ask for it."""
+        condition = self.condition(dose, view, "test")
+        return self._writers.get(self.layout().flat_object(condition, self.method(method).name))
+
     def why_missing(self, job: Job, wanted: Path | None = None) -> str:
         """Why there is nothing of a job, from what the study recorded.
 
@@ -360,12 +372,13 @@ class StudyJobs(StudyConditions):
     def training_cpu_seconds(self) -> dict[str, float]:
         """CPU-seconds of all trainings of a method together, by name, of one noise seed (mean over those that train).
 
+        What a training did not make and found, a checkpoint, counts with what it took where it was made.
         Without the methods that do not learn, and those of which a training is not recorded.
         """
         found: dict[str, dict[Path, float]] = {}  # by method, and by the study root that its trainings are in
         for job in (job for seed in self.design.seeds for job in self._jobs[seed] if job.phase == "phase_e"):
             of_root = found.setdefault(job.condition["method"], {})
-            of_root[job.study] = of_root.get(job.study, 0.0) + _cpu_of(job)
+            of_root[job.study] = of_root.get(job.study, 0.0) + _cpu_of(job) + _earlier_cpu(job.outputs[1])
         totals = {name: float(np.mean(list(of_root.values()))) for name, of_root in found.items()}
         return {name: seconds for name, seconds in totals.items() if np.isfinite(seconds)}
 
@@ -595,6 +608,27 @@ class Study(StudyJobs):
         condition = self.condition(dose, view, split, **further)
         path = self._compared(self.layout(seed).aligned(condition), "comparison", condition, seed)
         return load_arrays(path, ["photons"])["photons"] if "photons" in array_headers(path) else None
+
+    def flat_objects(self, dose: float, view: str) -> dict[str, np.ndarray]:
+        """What methods made of a flat object in the place of a condition's, by name, aligned, (h, w) complex64 each.
+
+        On the test split of the first noise seed, at neutral values.
+
+        Raises
+        ------
+        ValueError
+            If there is no such condition, with those that there are.
+        NotMadeError
+            If it is not compared, no method of it learns, or an earlier version compared it.
+        """
+        condition = self.condition(dose, view, "test")
+        path = self.layout().aligned_flat_objects(condition)
+        if not path.is_file():
+            self._compared(self.layout().aligned(condition), "comparison", condition, None)
+            reason = "no method of the study learns, or it was compared by an earlier version of fly64_nb"
+            raise NotMadeError(f"flat object of {condition}", reason)
+        arrays = load_arrays(path)
+        return {name: arrays[name] for name in self.methods if name in arrays}
 
     def table(self, dose: float, view: str, split: str, seed: int | None = None, **further: float) -> pd.DataFrame:
         """Metrics of a condition: rows (channel, metric) as in its ``metrics.csv``, a column a method.

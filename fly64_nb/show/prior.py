@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .style import COLOURS, PAGE_WIDTH, PHASE, show_image
+from .style import COLOURS, PAGE_WIDTH, PHASE, add_scale_bar, panels, show_image
 
 # %% auto #0
-__all__ = ['show_prior_errors', 'show_invented']
+__all__ = ['show_prior_errors', 'show_invented', 'show_flat_objects']
 
 # %% ../../nbs/show/prior.ipynb #2f06e5c2
 def show_prior_errors(table: pd.DataFrame) -> Figure:
@@ -58,5 +58,37 @@ def show_invented(phases: Mapping[str, np.ndarray], title: str) -> Figure:
     fig, axes = plt.subplots(1, len(phases), figsize=size, squeeze=False, layout="constrained")
     for ax, (name, phase) in zip(axes[0], phases.items()):
         show_image(ax, phase, f"{name}: {np.std(phase):.3f} rad", "phase (rad)", PHASE, (-limit, limit))
+    fig.suptitle(title, fontsize="medium")
+    return fig
+
+# %% ../../nbs/show/prior.ipynb #103d9661
+def show_flat_objects(
+    rows: Mapping[str, Mapping[str, np.ndarray]], title: str, pixel_size_m: float | None = None
+) -> Figure:
+    """Phases of a flat object by condition (rows) and method (columns), each row on one scale.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to (h, w) array
+        Aligned phases by method, rad, of each condition; what is missing says so.
+    title : str
+    pixel_size_m : float, optional
+        For the scale bar, which is in pixels without it.
+    """
+    columns = list(dict.fromkeys(name for phases in rows.values() for name in phases))
+    fig, axes = panels(len(columns), len(rows), next(iter(next(iter(rows.values())).values())).shape)
+    rms = lambda phase: float(np.sqrt(np.mean(np.square(phase))))
+    for line, (row, phases) in zip(axes, rows.items()):
+        limit = 3 * max(map(rms, phases.values())) or 1.0
+        for ax, name in zip(line, columns):
+            ax.set(xticks=[], yticks=[], label=f"{row}, {name}")
+            if name in phases:
+                shown = ax.imshow(phases[name], cmap=PHASE, vmin=-limit, vmax=limit)
+                ax.set_title(f"{name}: {rms(phases[name]):.3f} rad", fontsize="medium")
+            else:
+                ax.text(0.5, 0.5, "missing", ha="center", va="center", transform=ax.transAxes)
+        line[0].set_ylabel(row)
+        fig.colorbar(shown, ax=line, label="rad", aspect=15)
+    add_scale_bar(next(ax for ax in axes.flat if ax.images), pixel_size_m)
     fig.suptitle(title, fontsize="medium")
     return fig

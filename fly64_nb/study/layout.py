@@ -150,6 +150,10 @@ class Layout:
         """The same as a Ptychodus product."""
         return self.made(condition, method) / "product.h5"
 
+    def flat_object(self, condition: Condition, method: str) -> Path:
+        """What a method made of a flat object, measured as a condition is."""
+        return self.made(condition, method) / "flat_object.npz"
+
     def comparison(self, condition: Condition) -> Path:
         """Folder of a condition's comparison with the truth."""
         return self.phase("g") / view_folder(condition) / str(condition.split)
@@ -157,6 +161,10 @@ class Layout:
     def aligned(self, condition: Condition) -> Path:
         """Truth and every method on one grid."""
         return self.comparison(condition) / "aligned.npz"
+
+    def aligned_flat_objects(self, condition: Condition) -> Path:
+        """What methods made of a flat object on one grid."""
+        return self.comparison(condition) / "flat_objects.npz"
 
     def condition_metrics(self, condition: Condition) -> Path:
         """Metrics of one condition."""
