@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from fly64_nb.engine.job import Job, JobResult
 
 # %% auto #0
-__all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS', 'ALLOW_MISSING',
-           'EVERYTHING', 'QUALITY', 'tell', 'option', 'takes', 'filters', 'refusals', 'fail_if_failed', 'request_from',
-           'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer',
-           'show_results', 'runner_options', 'run_prepared', 'run', 'leaderboard_table', 'tell_arena', 'with_everyone',
-           'arena', 'only_methods', 'at_values', 'chosen_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command',
-           'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs',
-           'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since', 'why',
-           'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'advise']
+__all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS',
+           'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY', 'tell', 'option',
+           'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init',
+           'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results',
+           'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert', 'leaderboard_table', 'tell_arena',
+           'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs',
+           'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare',
+           'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
+           'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
+           'advice_tables', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -84,14 +86,51 @@ LUCK = (
     option("--draws", int, 0, _DRAWS, min=0),
 )
 
+# %% ../nbs/cli.ipynb #009f0fd6
+READING = (
+    option("--probe", Path | None, None, "File that has the probe, where the base's file has none."),
+    option(
+        "--zone-plate",
+        str,
+        "",
+        "The probe of a zone plate, where the file has none: outermost_nm=50,stop=0.4,defocus_um=100.",
+    ),
+    option(
+        "--positions-unit",
+        str,
+        "",
+        "Unit of the base's scan positions: px, um or m; found by plausibility if not given.",
+    ),
+    option("--adu-per-photon", float, 0, "Value of a pixel in the base's file that is one photon.", min=0),
+    option(
+        "--orientation",
+        str,
+        "",
+        "How patterns and positions lie: as is, auto (turned to what the counts fit best), or one of transposed,"
+        " 'flip y', 'flip x', 'flip both', swapped and others. Without it a reading is refused where another one fits"
+        " clearly better.",
+    ),
+    option("--follow-links", bool, False, "Read other files to which the base's file links."),
+)
+
+
+def reading_from(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of the base's file, without what was not typed; ValueError for what makes no sense."""
+    from fly64_nb.data.readers.understand import read_options
+
+    said = {one.name: options[one.name] for one in READING if options[one.name]}
+    read_options(said)
+    return said
+
 # %% ../nbs/cli.ipynb #e25a8b62
 DESIGN = (
     option(
         "--base",
         Path | None,
         None,
-        "Base to start from: NPZ (also .bz2, .gz), Ptychodus product, or what a reader takes; without it, built in.",
+        "Base to start from: a file of any format that a reader takes (`fly64 inspect FILE` tells); else built in.",
     ),
+    *READING,
     option(
         "--mode",
         str,
@@ -249,6 +288,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
         method_files=tuple(options["method"]),
         axis_files=tuple(options["axis"]),
         reader_files=tuple(options["reader"]),
+        reading=reading_from(options),
     )
 
 # %% ../nbs/cli.ipynb #6f28687a
@@ -438,6 +478,51 @@ def run(study: StudyRoot, **options: Any) -> None:
         study = study.resolve()
         fail_if_failed(run_prepared(study, prepared_from(study, options), options))
 
+# %% ../nbs/cli.ipynb #5a56073f
+AnyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file of any format.")]
+OF_A_FILE = (*READING, next(one for one in DESIGN if one.name == "reader"))
+
+
+@app.command("inspect")
+@takes(*OF_A_FILE)
+def inspect_file(file: AnyFile, **options: Any) -> None:
+    """What a file holds, how it is understood, and whether a study can use it; exit status 2 if it cannot.
+
+    Headers and a few patterns are read, so that a file of any size is looked at in seconds. R says how well its counts
+    fit its object, as it was understood and in other orientations.
+    """
+    from fly64_nb.data.readers.look import look, look_lines
+    from fly64_nb.data.readers.understand import read_options
+
+    with refusals():
+        seen = look(file, options["reader"], read_options(reading_from(options)))
+        for line in look_lines(seen):
+            tell(line)
+        if seen.refusal:
+            raise typer.Exit(2)
+
+# %% ../nbs/cli.ipynb #9e713caf
+TO = option("--to", str, "", "Format to write: ptychodus, pty-chi, cxi, npz or ptyd; by OUT's suffix if not given.")
+PIXEL = option("--pixel-nm", float, 0, "Object pixel in nanometres, where the file does not say.", min=0)
+Written = Annotated[Path, typer.Argument(metavar="OUT", help="File to write; nothing that is there is written over.")]
+
+
+@app.command()
+@takes(TO, PIXEL, *OF_A_FILE)
+def convert(file: AnyFile, out: Written, **options: Any) -> None:
+    """Write a file of any format as one of another program; says what that has no place for, or what it lacks."""
+    from fly64_nb.data.readers.understand import read_options
+    from fly64_nb.data.writers.writer import convert as write_as
+
+    with refusals():
+        said, pixel = read_options(reading_from(options)), options["pixel_nm"] * 1e-9 or None
+        files, words = write_as(file, out, options["to"], options["reader"], said, pixel)
+        for one in files:
+            if one.exists():
+                tell(f"wrote {one}")
+        for word in words:
+            tell(f"note: {word}")
+
 # %% ../nbs/cli.ipynb #0e1dcf90
 # the leaderboard's columns and their heads, so short that all fit into eighty characters
 _BOARD = {
@@ -567,6 +652,17 @@ def chosen_jobs(jobs: Sequence[Job], design: StudyDesign, options: Mapping[str, 
     jobs = at_values(only_methods(jobs, options.get("only", ())), design, options.get("at", ()))
     return select_jobs(jobs, **{name: options.get(name, ()) for name in ("dose", "view", "split", "gridsize")})
 
+
+def needed_jobs(jobs: Sequence[Job], design: StudyDesign, options: Mapping[str, Any]) -> list[Job]:
+    """Jobs of a phase that filters choose, with those that no condition has to itself.
+
+    Learning once from the probe belongs to every dose and view.
+    """
+    jobs = only_methods(jobs, options.get("only", ()))
+    once = [job for job in jobs if "dose" not in job.condition]
+    chosen = chosen_jobs([job for job in jobs if job not in once], design, {**options, "only": ()})
+    return [job for job in jobs if job in once or job in chosen]
+
 # %% ../nbs/cli.ipynb #e7dc1a3e
 def run_jobs(study: Path, jobs: Sequence[Job], options: Mapping[str, Any]) -> list[JobResult]:
     """Run jobs on the files that are there; with ``--dry-run`` print their commands."""
@@ -610,7 +706,7 @@ def run_phase(study: Path, phase: str, options: Mapping[str, Any]) -> list[JobRe
     seed = options.get("seed") or design.simulation_seed
     those = [job for job in root_jobs(study, design, seed) if job.phase == phase]
     allow = options.get("allow_missing", False)
-    ready, left_out = ready_jobs(chosen_jobs(those, design, options), writers_of(study_jobs(study, design)), allow)
+    ready, left_out = ready_jobs(needed_jobs(those, design, options), writers_of(study_jobs(study, design)), allow)
     results, root = run_jobs(study, ready, options), study_roots(study, design)[seed]
     write_phase(root, phase, those, results, replicate_design(design, seed), left_out, study=study)
     if phase == "phase_g" and root != study:
@@ -647,7 +743,7 @@ def overlap(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*filters("dose", "view", "at", "only", "gridsize", "seed"), WORKERS, DRY_RUN, ALLOW_MISSING)
 def train(study: StudyRoot, **options: Any) -> None:
-    """Phase E: train every method that learns."""
+    """Phase E: train every method that learns; one that learns once from the probe is trained for any dose and view."""
     phase_command(study, "phase_e", options)
 
 # %% ../nbs/cli.ipynb #f953fdf8

@@ -189,12 +189,15 @@ def make_datasets(
         "base_digest": base.digest,
         "source": base.source,
     }
+    physics = base.experiment.at_dose(dose).record()
+    metadata |= {"experiment": physics} if physics else {}
+    mask = base.mask if mode == "thin" else None  # what is simulated has every pixel
 
     def part(name: str, rows: np.ndarray) -> Dataset:
         y, x = base.y[rows], base.x[rows]
         amplitude, patches = counts_to_amplitude(counts[rows], dose), object_patches(base.object, y, x, base.window)
         about = {**metadata, "split": name}
-        return Dataset(amplitude, patches, base.object, probe, y, x, rows.astype(np.int64), about)
+        return Dataset(amplitude, patches, base.object, probe, y, x, rows.astype(np.int64), about, mask=mask)
 
     return {name: part(name, getattr(split, name)) for name in splits}
 

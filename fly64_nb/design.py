@@ -20,7 +20,9 @@ from pydantic.dataclasses import dataclass
 from .data.base import Base, MeasuredScan
 from .data.builtin import builtin_base, builtin_probe
 from .data.files import FormatError, file_digest, write_json
+from .data.readers.judge import settled
 from .data.readers.reader import read_base_file
+from .data.readers.understand import NOTHING_SAID, ReadOptions, read_options
 from .data.reconstruction import Reconstruction
 from .physics.optics import footprint_extent
 from .engine.job import Job
@@ -153,8 +155,10 @@ class ChosenMethod:
 
     Attributes
     ----------
-    name, learns, learns_from, learns_truth, starts_from, model_file, threads, memory_gb, gpu, family, imports
+    name, learns, learns_from, learns_truth, learns_from_files, counts_alone, starts_from, model_file
         Of the method.
+    threads, memory_gb, gpu, family, imports
+        What its jobs need.
     source : str
         Module, or path relative to the study root, where the method is found.
     settings : dict
@@ -170,6 +174,8 @@ class ChosenMethod:
     learns: bool = False
     learns_from: str | None = None
     learns_truth: bool = False
+    learns_from_files: tuple[str, ...] = ()
+    counts_alone: bool = False
     starts_from: str | None = None
     model_file: PlainName = "model.keras"
     threads: int = 1
@@ -183,6 +189,14 @@ class ChosenMethod:
         if self.learns_from == THE_PROBE:
             return None
         return condition.at("train").on(self.learns_from or condition.view)
+
+    def files_learned_from(self, root: Path) -> tuple[Path, ...]:
+        """Files that its settings name to learn from, of a folder all in it; a relative path is that from `root`."""
+        named = [root / self.settings[name] for name in self.learns_from_files if self.settings.get(name)]
+        seen = lambda path: path.is_file() and not path.name.startswith(".")
+        return tuple(
+            file for path in named for file in (sorted(filter(seen, path.iterdir())) if path.is_dir() else [path])
+        )
 
 # %% ../nbs/00_design.ipynb #2ff42609
 @dataclass(frozen=True, config=_STRICT)
@@ -460,6 +474,7 @@ def write_study(
     base_file: str = "",
     recovered_by: Mapping[str, str] | None = None,
     reader: str = "",
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``study.json``: the design as it is run, the base's digest, versions and hardware.
 
@@ -472,7 +487,7 @@ def write_study(
         Path of the file that it was read from, relative to the study root.
     recovered_by : mapping, optional
         ``name`` and ``source`` of the method that recovered it.
-    reader : str
+    reader, reading
         As of `build_design_job`.
 
     Raises
@@ -486,6 +501,7 @@ def write_study(
         "schema": 2, "design": asdict(design), "base_digest": base.digest, "base_source": base.source,
         "base_file": base_file, "base_file_digest": digest, "recovered_by": dict(recovered_by or {}), "reader": reader,
     }  # fmt: skip
+    record |= {"reading": dict(reading)} if reading else {}
     if path.exists():
         old = read_study(study)
         if old["base_digest"] != base.digest:
@@ -533,6 +549,7 @@ Recover = Callable[[MeasuredScan], tuple[Base, Reconstruction]]
 def make_base(
     profile: str, patch_size: int, guard_band: float | None = None, footprint_energy: float = 0.999,
     file: str | Path | None = None, recover: Recover | None = None, readers: Iterable[Path] = (),
+    options: ReadOptions = NOTHING_SAID, quick: Callable[[MeasuredScan], Base] | None = None,
 ) -> tuple[Base, Reconstruction | None]:  # fmt: skip
     """Base of a study, and the reconstruction that it was recovered with if it is a measured scan.
 
@@ -546,6 +563,10 @@ def make_base(
         Recovers a measured scan.
     readers : iterable of Path
         Notebooks or modules of readers from outside the package.
+    options : ReadOptions
+        What a person says of the file.
+    quick : callable, optional
+        Recovers part of a measured scan in a few epochs; then its counts judge how its detector lies.
 
     Raises
     ------
@@ -553,11 +574,13 @@ def make_base(
         If the file is a measured scan and there is nothing to recover it with.
     """
     if file:
-        read = read_base_file(file, readers)
+        read = read_base_file(file, readers, options)
         if isinstance(read, Base):
             return read, None
         if recover is None:
             raise ValueError(f"{file}: found a measured scan; needed is a method that recovers its object and probe")
+        if quick and options.orientation in ("", "auto"):
+            read = settled(read, quick)
         return recover(read)
     p, probe = get_profile(profile), builtin_probe(patch_size)
     guard = footprint_extent(probe, footprint_energy)[0] + 1 if guard_band is None else guard_band
@@ -590,6 +613,8 @@ def build_design_job(
     base_file: str | Path | None = None,
     recovered_by: ChosenMethod | None = None,
     reader: str = "",
+    reading: Mapping[str, Any] | None = None,
+    partners: Iterable[str] = (),
 ) -> Job:
     """The job that makes ``base.npz``; what is varied is none of its parameters.
 
@@ -602,8 +627,14 @@ def build_design_job(
         Method that recovers a measured scan.
     reader : str
         Notebook or module of a reader from outside the package, relative to the study root.
+    reading : mapping, optional
+        What was said of the file, as of `ReadOptions.record`, relative to the study root.
+    partners : iterable of str
+        Names of files beside it that were read with it.
     """
     study = Path(study)
+    beside = [file for name in partners if base_file and (file := Path(base_file).with_name(name)).is_file()]
+    probe = [study / reading["probe"]] if reading and reading.get("probe") else []
     source = os.path.relpath(Path(base_file).resolve(), study.resolve()) if base_file else ""
     builtin = {name: getattr(design, name) for name in ("profile", "patch_size", "guard_band", "footprint_energy")}
     with_method = (
@@ -622,9 +653,10 @@ def build_design_job(
             **({} if base_file else builtin),
             **with_method,
             **({"reader": reader} if reader else {}),
+            **({"reading": dict(reading)} if reading else {}),
             "seed": design.simulation_seed,
         },
-        inputs=(Path(base_file),) if base_file else (),
+        inputs=tuple(dict.fromkeys((Path(base_file), *beside, *probe))) if base_file else (),
         outputs=(Layout(study).base,),
         log_path=study / "phase_a" / "design.log",
         imports=("fly64_nb.design", "fly64_nb.show.images", *(recovered_by.imports if recovered_by else ())),

@@ -36,7 +36,8 @@ import numpy as np
 from fly64_nb.data.base import Base, MeasuredScan
 from fly64_nb.data.readers.reader import Reader
 
-y, probe, obj = np.full(3, 8.0), np.ones((8, 8), np.complex64), np.ones((16, 16), np.complex64)
+y, probe = np.array([6.0, 8, 10]), np.ones((8, 8), np.complex64)
+obj = np.exp(1j * np.arange(256).reshape(16, 16) / 99).astype(np.complex64)
 toy = Reader("toy", lambda path: path.suffix == ".toy", lambda path: {})
 """
 
@@ -59,7 +60,7 @@ def test_a_strangers_reader_is_one_notebook_in_an_empty_folder(tmp_path, base):
     for key, array in fields.items():
         table[key] = array
     np.save(tmp_path / "scan.npy", table)
-    with pytest.raises(FormatError, match=r"found an NPY file; needed .*asked: ptychodus, npz.*--reader PATH"):
+    with pytest.raises(FormatError, match=r"found an NPY file; needed .*asked: .*ptychodus.*npz.*--reader PATH"):
         read_base_file(tmp_path / "scan.npy")
     read = read_base_file(tmp_path / "scan.npy", [write_notebook(tmp_path / "toy.ipynb", TOY)])
     assert read.digest == base.digest and read.source == {"kind": "toy", "file": "scan.npy"}
@@ -81,7 +82,8 @@ def test_readers_are_asked_in_their_order(tmp_path, base):
     mine = write_notebook(
         tmp_path / "mine.ipynb", code
     )  # of order 100: before any NPZ, after the products of Ptychodus
-    assert [found.item.name for found in find_readers([mine])] == ["ptychodus", "toy", "npz"]
+    asked = [found.item.name for found in find_readers([mine])]
+    assert asked.index("ptychodus") < asked.index("toy") < asked.index("npz") == len(asked) - 1
     assert read_base_file(tmp_path / "base.npz", [mine]).object.shape == (16, 16)
     late = write_notebook(tmp_path / "late.ipynb", code.replace("y, y))", "y, y), order=300)"))
     assert read_base_file(tmp_path / "base.npz", [late]).digest == base.digest
@@ -93,14 +95,14 @@ def test_a_reader_that_fails_on_another_format_does_not_hinder_its_own_reader(tm
     mine = write_notebook(tmp_path / "mine.ipynb", text)
     assert read_base_file(tmp_path / "base.npz", [mine]).digest == base.digest
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(FormatError, match=r"asked: ptychodus, toy \(UnicodeDecodeError: .*\), npz"):
+    with pytest.raises(FormatError, match=r"asked: .*ptychodus.*, toy \(UnicodeDecodeError: .*\).*, npz"):
         read_base_file(tmp_path / "bytes", [mine])
 
 
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        ("{}", "found dict from reader 'toy'; needed a Base or a MeasuredScan"),
+        ("{}", "found dict from reader 'toy'; needed what a file holds"),
         ("Base(obj, probe, y, y + 9)", "windows outside the object, from reader 'toy'"),
         ("Base(obj.real, probe, y, y)", "key 'object': found 2-D float32"),
         ("Base(obj, probe[None], y, y)", "key 'probe': found 3-D complex64"),

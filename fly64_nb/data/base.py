@@ -5,15 +5,18 @@
 # %% ../../nbs/data/base.ipynb #3a5ae4dd
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .experiment import Experiment, known, read_experiment
 from .files import FormatError, array_digest, load_arrays, metadata_array, read_metadata, write_npz
 
 # %% auto #0
-__all__ = ['Base', 'MeasuredScan', 'write_base', 'read_base']
+__all__ = ['Base', 'MeasuredScan', 'write_base', 'check_arrays', 'read_base', 'read_about']
 
 # %% ../../nbs/data/base.ipynb #b0249450
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Base:
         Measured photon counts, zero frequency at the centre; only for a measured scan.
     source : dict
         Where it came from and what was converted on reading: JSON values. Goes into every file made from the base.
+    experiment : Experiment
+        What the source says of it in physical units.
+    modes : (M, N, N) complex64 or None
+        All modes of the probe, orthogonal, strongest first, where there are several; `probe` is the first of them.
+    mask : (N, N) bool or None
+        Pixels of the detector that count, for measured counts; None: all. Counts are 0 elsewhere.
     """
 
     object: np.ndarray
@@ -43,6 +52,9 @@ class Base:
     pixel_size_m: float | None = None
     counts: np.ndarray | None = None
     source: dict = field(default_factory=dict)
+    experiment: Experiment = Experiment()
+    modes: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     @property
     def window(self) -> int:
@@ -52,8 +64,8 @@ class Base:
     @property
     def digest(self) -> str:
         """SHA-256 over the arrays."""
-        arrays = [self.object, self.probe, self.y, self.x] + ([] if self.counts is None else [self.counts])
-        return array_digest(*arrays)
+        optional = [array for array in (self.counts, self.modes, self.mask) if array is not None]
+        return array_digest(self.object, self.probe, self.y, self.x, *optional)
 
 # %% ../../nbs/data/base.ipynb #d80a1af6
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ class MeasuredScan:
         Initial probe.
     pixel_size_m : float or None
         Object pixel in metres, None when the source does not say.
-    source : dict
+    source, experiment, modes, mask
         As of `Base`.
     """
 
@@ -80,15 +92,20 @@ class MeasuredScan:
     probe: np.ndarray
     pixel_size_m: float | None
     source: dict
+    experiment: Experiment = Experiment()
+    modes: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
 # %% ../../nbs/data/base.ipynb #11a8983f
 def write_base(path: str | Path, base: Base) -> None:
     """Write a base as NPZ.
 
     Its keys are those of a dataset: ``objectGuess``, ``probeGuess``, ``xcoords``, ``ycoords``, ``_metadata``; measured
-    counts stand under ``counts``.
+    counts stand under ``counts``, all modes of the probe under ``modes``, the detector's mask under ``mask``.
     """
+    physics = base.experiment.record()
     record = {"schema": 1, "kind": "base", "pixel_size_m": base.pixel_size_m, "source": base.source}
+    record |= {"experiment": physics} if physics else {}
     arrays = {
         "objectGuess": base.object,
         "probeGuess": base.probe,
@@ -96,7 +113,37 @@ def write_base(path: str | Path, base: Base) -> None:
         "ycoords": base.y,
         "_metadata": metadata_array(record),
     }
-    write_npz(path, arrays if base.counts is None else {**arrays, "counts": base.counts})
+    optional = {"counts": base.counts, "modes": base.modes, "mask": base.mask}
+    write_npz(path, {**arrays, **{key: array for key, array in optional.items() if array is not None}})
+
+# %% ../../nbs/data/base.ipynb #17dbcb4e
+def check_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], window: int, n: int) -> None:
+    """Refuse arrays of a base of `n` positions and windows of `window` pixels that have another type or shape.
+
+    Raises
+    ------
+    FormatError
+        Names the key, what was found and what is needed.
+    """
+    needed: dict[str, tuple[str, tuple[int | None, ...]]] = {
+        "objectGuess": ("complex64", (None, None)),
+        "probeGuess": ("complex64", (window, window)),
+        "xcoords": ("float64", (n,)),
+        "ycoords": ("float64", (n,)),
+        "counts": ("uint32", (n, window, window)),
+        "modes": ("complex64", (None, window, window)),
+        "mask": ("bool", (window, window)),
+    }
+    for key, (kind, shape) in needed.items():
+        if key not in arrays:
+            continue
+        array = arrays[key]
+        fits = array.ndim == len(shape) and all(want in (None, have) for have, want in zip(array.shape, shape))
+        if not fits or array.dtype != kind or not array.size:
+            words = ", ".join("any" if want is None else str(want) for want in shape)
+            raise FormatError(path, key, f"shape {array.shape} of {array.dtype}", f"shape ({words}) of {kind}")
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise FormatError(path, key, "values that are not finite", "finite values")
 
 
 def read_base(path: str | Path) -> Base:
@@ -105,18 +152,45 @@ def read_base(path: str | Path) -> Base:
     Raises
     ------
     FormatError
-        If it is another kind of file.
+        If it is another kind of file, or an array has another type or shape.
     """
     arrays = load_arrays(path)
     metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
     if metadata.get("kind") != "base":
         raise FormatError(path, "_metadata", f"{metadata.get('kind')!r} as kind", "a base written by this package")
+    missing = [key for key in ("objectGuess", "probeGuess", "xcoords", "ycoords") if key not in arrays]
+    if missing:
+        raise FormatError(path, missing[0], f"keys {sorted(arrays)}", "this key of a base")
+    check_arrays(
+        path, arrays, arrays["probeGuess"].shape[-1] if arrays["probeGuess"].ndim else 0, arrays["xcoords"].size
+    )
     return Base(
         object=arrays["objectGuess"],
         probe=arrays["probeGuess"],
         y=arrays["ycoords"],
         x=arrays["xcoords"],
-        pixel_size_m=metadata["pixel_size_m"],
         counts=arrays.get("counts"),
-        source=metadata["source"],
+        modes=arrays.get("modes"),
+        mask=arrays.get("mask"),
+        **read_about(path, metadata),
     )
+
+# %% ../../nbs/data/base.ipynb #e8a0f6a5
+def read_about(path: str | Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Pixel size, source and experiment of a base from the metadata of its file, as fields of `Base`.
+
+    Raises
+    ------
+    FormatError
+        If one of them is no such thing.
+    """
+    pixel, source = metadata.get("pixel_size_m"), metadata.get("source", {})
+    if pixel is not None and (isinstance(pixel, bool) or known(pixel) != pixel):
+        raise FormatError(path, "_metadata", f"pixel_size_m {pixel!r}", "a positive number of metres, or null")
+    if not isinstance(source, dict):
+        raise FormatError(path, "_metadata", f"source {source!r}", "a JSON object")
+    try:
+        experiment = read_experiment(metadata.get("experiment", {}))
+    except (TypeError, ValueError) as error:
+        raise FormatError(path, "_metadata", f"experiment: {error}", "an experiment in SI units") from None
+    return {"pixel_size_m": pixel, "source": source, "experiment": experiment}

@@ -5,21 +5,36 @@
 # %% ../../nbs/data/files.ipynb #15988f10
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import lzma
 import os
+import shutil
+import stat
+import struct
 import tempfile
+import tokenize
+import weakref
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import numpy as np
 
+from .readers.contents import Patterns
+
 # %% auto #0
-__all__ = ['MAX_BYTES', 'atomic_path', 'write_json', 'write_npz', 'FormatError', 'array_headers', 'load_arrays', 'file_digest',
-           'array_digest', 'metadata_array', 'read_metadata']
+__all__ = ['MAX_BYTES', 'MAX_RATIO', 'FREE_BYTES', 'DAMAGE', 'FEW', 'atomic_path', 'write_json', 'write_npz', 'FormatError',
+           'check_regular', 'compression', 'first_bytes', 'check_unpacked', 'open_content', 'array_headers', 'npz_keys',
+           'load_arrays', 'npz_patterns', 'file_digest', 'array_digest', 'metadata_array', 'read_metadata']
 
 # %% ../../nbs/data/files.ipynb #b22576af
 @contextmanager
@@ -83,7 +98,218 @@ class FormatError(ValueError):
         where = f"{self.path}: key {key!r}" if key else self.path
         super().__init__(f"{where}: found {found}; needed {needed}")
 
-# %% ../../nbs/data/files.ipynb #8c82b8b2
+# %% ../../nbs/data/files.ipynb #48f2528e
+def check_regular(path: str | os.PathLike) -> os.stat_result:
+    """Refuse what is no regular file, such as a pipe or a folder; its state otherwise.
+
+    Raises
+    ------
+    FormatError
+        Also if there is no such file.
+    """
+    kinds = {stat.S_ISDIR: "Is a directory", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise FormatError(path, None, found, "a readable file") from None
+    if not stat.S_ISREG(state.st_mode):
+        found = next((words for test, words in kinds.items() if test(state.st_mode)), "a device")
+        raise FormatError(path, None, found, "a regular file")
+    return state
+
+
+def compression(path: str | os.PathLike) -> Callable | None:
+    """What opens a compressed file: `bz2.open` or `gzip.open`; None if it is neither.
+
+    Raises
+    ------
+    FormatError
+        If it is no regular file, or cannot be read.
+    """
+    check_regular(path)
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(3)
+    except OSError as error:
+        raise FormatError(path, None, error.strerror or str(error), "a readable file") from None
+    return bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else None
+
+
+def first_bytes(path: str | os.PathLike, count: int = 512) -> bytes:
+    """First bytes of a file or, if it is compressed, of its content; empty where the compression is damaged.
+
+    Raises
+    ------
+    FormatError
+        If it is no regular file, or cannot be read.
+    """
+    opener = compression(path) or open
+    try:
+        with opener(path, "rb") as stream:
+            return stream.read(count)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+# %% ../../nbs/data/files.ipynb #6cea4cff
+MAX_RATIO = 500
+FREE_BYTES = 256 * 2**20
+
+
+def check_unpacked(path: str | os.PathLike, key: str | None, unpacked: int, packed: int) -> None:
+    """Refuse what unpacks to more than `MAX_BYTES`, or to more than `MAX_RATIO` times its size and `FREE_BYTES`.
+
+    Raises
+    ------
+    FormatError
+    """
+    if unpacked > MAX_BYTES:
+        raise FormatError(path, key, f"more than {MAX_BYTES / 2**30:g} GiB when unpacked", "at most that")
+    if unpacked > FREE_BYTES and unpacked > MAX_RATIO * packed:
+        found = f"more than {unpacked / 2**20:.0f} MiB unpacked from {packed} bytes"
+        raise FormatError(path, key, found, f"at most {MAX_RATIO} times as many, or a file that is not compressed")
+
+
+def _unpack(path: str | os.PathLike, key: str | None, stream: IO[bytes], packed: int) -> BinaryIO:
+    """Content of a stream in a temporary file without a name, which is gone when it is closed."""
+    file = tempfile.TemporaryFile(prefix="fly64-unpacked-")  # noqa: SIM115 (closed by who asked)
+    total = 0
+    try:
+        while block := stream.read(2**20):
+            total += len(block)
+            check_unpacked(path, key, total, packed)
+            file.write(block)
+        file.flush()
+    except FormatError:
+        file.close()
+        raise
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
+        file.close()
+        where = tempfile.gettempdir()
+        if isinstance(error, OSError) and error.errno is not None and shutil.disk_usage(where).free < 2**24:
+            raise FormatError(
+                path, key, f"no room in {where} to unpack it", "room there, or TMPDIR elsewhere"
+            ) from None
+        raise FormatError(path, key, f"damaged compression ({error})", "a whole file") from None
+    file.seek(0)
+    return file  # type: ignore[return-value]
+
+# %% ../../nbs/data/files.ipynb #a474fd7d
+class _At(io.RawIOBase):
+    """An open file read from a position of its own: several may share the file, and it is closed with the last."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.position, self.size = file, 0, os.fstat(file.fileno()).st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        if start + offset < 0:
+            raise ValueError(f"position {start + offset}")
+        self.position = start + offset
+        return self.position
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = os.preadv(self.file.fileno(), [buffer], self.position)
+        self.position += count
+        return count
+
+
+@lru_cache(maxsize=1)
+def _unpacked_once(path: str, changed: int, size: int) -> BinaryIO | FormatError:
+    """Content of a bzip2 or gzip file, or why there is none; the last is kept, since many readers ask for it."""
+    opener = compression(path)
+    try:
+        with opener(path, "rb") as stream:  # type: ignore[misc]
+            return _unpack(path, None, stream, size)
+    except FormatError as error:
+        return error
+
+# %% ../../nbs/data/files.ipynb #bcc97a24
+def open_content(path: str | os.PathLike) -> BinaryIO:
+    """A regular file for reading or, if it is compressed with bzip2 or gzip, its content.
+
+    The content is unpacked in pieces into a temporary file in TMPDIR, never into memory.
+
+    Raises
+    ------
+    FormatError
+        If it is no regular file, if the compression is damaged, or if it is too large when unpacked.
+    """
+    state = check_regular(path)
+    if compression(path) is None:
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise FormatError(path, None, error.strerror or str(error), "a readable file") from None
+    content = _unpacked_once(os.path.abspath(path), state.st_mtime_ns, state.st_size)
+    if isinstance(content, FormatError):
+        raise FormatError(path, content.key, content.found, content.needed)
+    return io.BufferedReader(_At(content), 2**16)  # type: ignore[return-value]
+
+# %% ../../nbs/data/files.ipynb #3c129b12
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    RuntimeError,  # encrypted, or nested too deeply
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an NPY entry claims: shape, dtype, order of its axes, and where in it the values begin."""
+
+    entry: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    start: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def _npy_header(stream: IO[bytes], entry: zipfile.ZipInfo) -> _Header:
+    """Header of an NPY entry."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"NPY version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    if any(isinstance(side, bool) or not 0 <= side < 2**48 for side in shape):
+        raise ValueError(f"shape {shape}")
+    return _Header(entry, shape, dtype, fortran, stream.tell())
+
+
+def _check_size(name: str, key: str, header: _Header) -> None:
+    """Refuse an array of Python objects, or one that is not as large as its entry, or larger than `MAX_BYTES`."""
+    shape, dtype, size, held = header.shape, header.dtype, header.size, header.entry.file_size - header.start
+    if dtype.hasobject:
+        raise FormatError(name, key, "an array of Python objects", "plain numbers or text (nothing is unpickled)")
+    if size > MAX_BYTES or size != held:
+        found = f"shape {shape} of {dtype}, {size} bytes, in an entry of {held}"
+        raise FormatError(name, key, found, f"as many bytes as the entry holds, at most {MAX_BYTES}")
+
+# %% ../../nbs/data/files.ipynb #5c2676f5
 def _called(source: str | os.PathLike | BinaryIO, name: str | os.PathLike | None) -> str:
     """Name of an NPZ in errors."""
     if name is None:
@@ -91,24 +317,47 @@ def _called(source: str | os.PathLike | BinaryIO, name: str | os.PathLike | None
     return os.fspath(name)
 
 
-def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that an NPY file claims."""
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"NPY version {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype
+@contextmanager
+def _damage(name: str | os.PathLike, needed: str, key: str | None = None) -> Iterator[None]:
+    """Turn what zipfile and NumPy raise on damaged files into a `FormatError`; only around their calls."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except MemoryError as error:
+        raise FormatError(name, key, f"more than fits into memory ({error})", needed) from None
+    except DAMAGE as error:
+        raise FormatError(name, key, f"{error or type(error).__name__}", needed) from None
 
 
-def _check_size(name: str, key: str, shape: tuple[int, ...], dtype: np.dtype, held: int) -> None:
-    """Refuse an array of Python objects, or one that is larger than the `held` bytes of its entry or `MAX_BYTES`."""
-    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if dtype.hasobject:
-        raise FormatError(name, key, "an array of Python objects", "plain numbers or text (nothing is unpickled)")
-    if size > MAX_BYTES or size > held:
-        found = f"shape {shape} of {dtype}, {size} bytes, in an entry of {held}"
-        raise FormatError(name, key, found, f"as many bytes as the entry holds, at most {MAX_BYTES}")
+def _headers(archive: zipfile.ZipFile, name: str) -> dict[str, _Header]:
+    """Checked headers of all arrays in an NPZ."""
+    headers: dict[str, _Header] = {}
+    for entry in archive.infolist():
+        if not entry.filename.endswith(".npy"):
+            continue
+        key = entry.filename[:-4]
+        if key in headers:
+            raise FormatError(name, key, "two entries of this name", "one")
+        with _damage(name, "a whole NPY array", key), archive.open(entry) as stream:
+            headers[key] = _npy_header(stream, entry)
+        _check_size(name, key, headers[key])
+    return headers
+
+
+@contextmanager
+def _archive(source: str | os.PathLike | BinaryIO, name: str) -> Iterator[zipfile.ZipFile]:
+    """An NPZ, plain or compressed as a whole, opened as a zip."""
+    own = isinstance(source, (str, os.PathLike))
+    stream = open_content(source) if own else source  # type: ignore[arg-type]
+    try:
+        with _damage(name, "an NPZ file (a zip of NPY arrays)"):
+            archive = zipfile.ZipFile(stream)  # type: ignore[arg-type]
+        with archive:
+            yield archive
+    finally:
+        if own:
+            stream.close()  # type: ignore[union-attr]
 
 # %% ../../nbs/data/files.ipynb #560dea83
 def array_headers(
@@ -119,6 +368,7 @@ def array_headers(
     Parameters
     ----------
     source : path or binary file
+        A path may be of an NPZ that is compressed with bzip2 or gzip.
     name : path, optional
         Name for error messages, where `source` is no path.
 
@@ -128,33 +378,48 @@ def array_headers(
         If it is no NPZ, or an array holds Python objects, is larger than `MAX_BYTES`, or than its own entry.
     """
     name = _called(source, name)
-    headers = {}
+    with _archive(source, name) as archive:
+        return {key: (header.shape, header.dtype) for key, header in _headers(archive, name).items()}
+
+
+def npz_keys(path: str | os.PathLike) -> frozenset[str]:
+    """Names of the arrays in an NPZ; none if it is no NPZ, or damaged. For `recognises`: it never raises."""
     try:
-        with zipfile.ZipFile(source) as archive:
-            for entry in archive.infolist():
-                if entry.filename.endswith(".npy"):
-                    with archive.open(entry) as stream:
-                        shape, dtype = _npy_header(stream)
-                    key = entry.filename[:-4]
-                    _check_size(name, key, shape, dtype, entry.file_size)
-                    headers[key] = shape, dtype
+        if first_bytes(path, 2) != b"PK":
+            return frozenset()
+        with _archive(path, os.fspath(path)) as archive:
+            return frozenset(entry.filename[:-4] for entry in archive.infolist() if entry.filename.endswith(".npy"))
     except FormatError:
-        raise
-    except FileNotFoundError:
-        raise FormatError(name, None, "no file", "an NPZ file") from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise FormatError(name, None, f"{error or type(error).__name__}", "an NPZ file (a zip of NPY arrays)") from None
-    return headers
+        return frozenset()
 
 # %% ../../nbs/data/files.ipynb #dc737d35
+def _read_array(archive: zipfile.ZipFile, name: str, key: str, header: _Header) -> np.ndarray:
+    """One array, read in pieces into memory of its own size; in the order and byte order of this machine."""
+    check_unpacked(name, key, header.size, header.entry.compress_size)
+    with _damage(name, "an undamaged NPZ file", key), archive.open(header.entry) as stream:
+        stream.read(header.start)
+        values = np.empty(header.size // max(header.dtype.itemsize, 1), header.dtype)
+        buffer = values.view(np.uint8).data if header.size else memoryview(b"")
+        at = 0
+        while at < header.size:
+            count = stream.readinto(buffer[at : at + 2**20])  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError(f"ends after {at} of {header.size} bytes")
+            at += count
+        stream.read(1)  # at the end, zipfile compares the checksum
+    array = values.reshape(header.shape, order="F" if header.fortran else "C")
+    return array.astype(header.dtype.newbyteorder("="), order="C", copy=False)
+
+
 def load_arrays(
     source: str | os.PathLike | BinaryIO, keys: list[str] | None = None, name: str | os.PathLike | None = None
 ) -> dict[str, np.ndarray]:
-    """Arrays of an NPZ, read with ``allow_pickle=False`` after their headers were checked.
+    """Arrays of an NPZ after their headers were checked; nothing is unpickled, and what is not asked for not unpacked.
 
     Parameters
     ----------
     source : path or binary file
+        A path may be of an NPZ that is compressed with bzip2 or gzip.
     keys : list of str, optional
         Which arrays; all of them without it.
     name : path, optional
@@ -163,21 +428,161 @@ def load_arrays(
     Raises
     ------
     FormatError
-        As `array_headers`, or if a key is missing or the file is damaged.
+        As `array_headers`, or if a key is missing, the file is damaged, or all arrays are more than `MAX_BYTES`.
     """
     name = _called(source, name)
-    headers = array_headers(source, name)
-    keys = list(headers) if keys is None else keys
-    for key in keys:
-        if key not in headers:
-            raise FormatError(name, key, f"keys {sorted(headers)}", "this key")
-    if not isinstance(source, (str, os.PathLike)):
-        source.seek(0)
-    try:
-        with np.load(source, allow_pickle=False) as data:
-            return {key: data[key] for key in keys}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise FormatError(name, None, f"{error}", "an undamaged NPZ file") from None
+    with _archive(source, name) as archive:
+        headers = _headers(archive, name)
+        keys = list(headers) if keys is None else keys
+        for key in keys:
+            if key not in headers:
+                raise FormatError(name, key, f"keys {sorted(headers)}", "this key")
+        total = sum(headers[key].size for key in keys)
+        if total > MAX_BYTES:
+            raise FormatError(name, None, f"{total} bytes in {len(keys)} arrays", f"at most {MAX_BYTES}")
+        return {key: _read_array(archive, name, key, headers[key]) for key in keys}
+
+# %% ../../nbs/data/files.ipynb #6bc296c2
+FEW = 64
+
+
+class _Entry:
+    """Bytes of the values of one array in an NPZ, any part of them."""
+
+    def __init__(self, path: str | os.PathLike, key: str, apart: bool):
+        self.path, self.key = os.fspath(path), key
+        self.archive = zipfile.ZipFile(open_content(path))
+        weakref.finalize(self, self.archive.fp.close)  # type: ignore[union-attr]
+        self.header = header = _headers(self.archive, self.path)[key]
+        self.stream: IO[bytes] = self.archive.open(header.entry)
+        self.start, self.whole = header.start, False
+        if header.entry.compress_type != zipfile.ZIP_STORED and apart:
+            self.stream = _unpack(path, key, self.stream, header.entry.compress_size)
+            self.whole = True  # the checksum was compared on the way
+        elif header.entry.compress_type == zipfile.ZIP_STORED:
+            self.stream.close()
+            self.stream, self.start = self._stored()
+
+    def _stored(self) -> tuple[IO[bytes], int]:
+        """The file itself, and where in it the values of a stored entry begin."""
+        entry, file = self.header.entry, open_content(self.path)
+        weakref.finalize(self, file.close)
+        file.seek(entry.header_offset + 26)
+        names, more = struct.unpack("<HH", file.read(4))
+        return file, entry.header_offset + 30 + names + more + self.header.start
+
+    def check(self) -> None:
+        """Compare the checksum of a stored entry, once; zipfile does it for the others at their end."""
+        if self.header.entry.compress_type == zipfile.ZIP_STORED and not self.whole:
+            with self.archive.open(self.header.entry) as stream:
+                while stream.read(2**20):
+                    pass
+        self.whole = True
+
+    def read_into(self, at: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from `at` on."""
+        self.stream.seek(self.start + at)
+        got = 0
+        while got < len(buffer):
+            count = self.stream.readinto(buffer[got : got + 2**24])  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError(f"ends after {at + got} bytes")
+            got += count
+
+# %% ../../nbs/data/files.ipynb #dc3ca306
+def _runs(indices: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Runs of consecutive indices: place in the result, first index, and how many."""
+    breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+    for first, last in zip([0, *breaks], [*breaks, len(indices)], strict=True):
+        if last > first:
+            yield int(first), int(indices[first]), int(last - first)
+
+
+def _pattern_axes(path: str | os.PathLike, key: str, header: _Header, axes: tuple[int, int, int]) -> tuple:
+    """Sides of an array as it lies in the file, without leading ones, and which of them are number, height, width."""
+    shape, where = header.shape, [axis % max(len(header.shape), 1) for axis in axes]
+    found, needed = (
+        f"shape {header.shape} of {header.dtype}",
+        "patterns: numbers in three axes, or more that count them",
+    )
+    if header.dtype.kind not in "uif" or len(shape) < 3 or min(shape) < 1:
+        raise FormatError(path, key, found, needed)
+    if len(shape) > 3:
+        if tuple(axes) != (0, 1, 2) or header.fortran:
+            raise FormatError(path, key, found, needed)
+        shape, where = (int(np.prod(shape[:-2])), *shape[-2:]), [0, 1, 2]
+    if header.fortran:
+        shape, where = shape[::-1], [2 - axis for axis in where]
+    if sorted(where) != [0, 1, 2] or where[0] == 1:
+        raise FormatError(path, key, found, "the number of the pattern as the first or the last axis")
+    return shape, tuple(where)
+
+# %% ../../nbs/data/files.ipynb #6c5d0c17
+def npz_patterns(path: str | os.PathLike, key: str, axes: tuple[int, int, int] = (0, 1, 2), **more: Any) -> Patterns:
+    """Patterns of an NPZ that are read when they are asked for.
+
+    Parameters
+    ----------
+    path : path
+        Also of an NPZ that is compressed with bzip2 or gzip; that one is unpacked into a temporary file.
+    key : str
+        Of the array.
+    axes : (int, int, int)
+        Which axes of the array count the patterns, their rows and their columns. Of more than three axes, all before
+        the last two count patterns.
+    **more
+        As of `Patterns`, such as ``amplitude=True``.
+
+    Raises
+    ------
+    FormatError
+        If there are none, or they are damaged. A damaged byte shows when more than `FEW` are read, or all of them.
+    """
+    name = os.fspath(path)
+    with _archive(path, name) as archive:
+        headers = _headers(archive, name)
+    if key not in headers:
+        raise FormatError(path, key, f"keys {sorted(headers)}", "this key")
+    shape, where = _pattern_axes(path, key, headers[key], axes)
+    dtype, apart = headers[key].dtype, where[0] == 2
+    check_unpacked(path, key, headers[key].size, headers[key].entry.compress_size)
+    count, sides = shape[where[0]], (shape[where[1]], shape[where[2]])
+    kept: list[_Entry] = []
+
+    def rows(indices: np.ndarray) -> np.ndarray:
+        indices = np.arange(count)[np.asarray(indices)]
+        with _damage(name, "an undamaged NPZ file", key):
+            if not kept:
+                kept.append(_Entry(path, key, apart))
+            if len(indices) > FEW or len(indices) == count:
+                kept[0].check()
+            return _rows_last(kept[0], indices, shape, where) if apart else _rows_first(kept[0], indices, shape, where)
+
+    return Patterns(key, (count, *sides), dtype.newbyteorder("="), rows, **more)
+
+# %% ../../nbs/data/files.ipynb #079ac36e
+def _rows_first(entry: _Entry, indices: np.ndarray, shape: tuple[int, ...], where: tuple[int, ...]) -> np.ndarray:
+    """Some patterns of an array that counts them by its first axis."""
+    dtype, step = entry.header.dtype, shape[1] * shape[2] * entry.header.dtype.itemsize
+    out = np.empty((len(indices), *shape[1:]), dtype)
+    flat = out.reshape(-1).view(np.uint8).data
+    for at, first, count in _runs(indices):
+        entry.read_into(first * step, flat[at * step : (at + count) * step])
+    return out.transpose(0, where[1], where[2]).astype(dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _rows_last(entry: _Entry, indices: np.ndarray, shape: tuple[int, ...], where: tuple[int, ...]) -> np.ndarray:
+    """Some patterns of an array that counts them by its last axis: a piece of the file for each pixel."""
+    dtype, item, n, pixels = entry.header.dtype, entry.header.dtype.itemsize, shape[2], shape[0] * shape[1]
+    out = np.empty((len(indices), pixels), dtype.newbyteorder("="))
+    for at, first, count in _runs(indices):
+        lines = np.empty((pixels, count), dtype)
+        flat, size = lines.reshape(-1).view(np.uint8).data, count * item
+        for pixel in range(pixels):
+            entry.read_into((pixel * n + first) * item, flat[pixel * size : (pixel + 1) * size])
+        out[at : at + count] = lines.T
+    patterns = out.reshape(-1, shape[0], shape[1])
+    return patterns if where[1] < where[2] else np.ascontiguousarray(patterns.transpose(0, 2, 1))
 
 # %% ../../nbs/data/files.ipynb #76a82fd0
 def file_digest(path: str | os.PathLike) -> str:

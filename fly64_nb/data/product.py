@@ -9,12 +9,18 @@ import os
 
 import numpy as np
 
+from .experiment import Experiment
 from .files import atomic_path
+from ..physics.optics import exit_waves, split_position
 
 # %% auto #0
-__all__ = ['write_product']
+__all__ = ['UNKNOWN', 'UNKNOWN_PIXEL', 'write_product', 'in_photons', 'write_diffraction']
 
 # %% ../../nbs/data/product.ipynb #830906df
+UNKNOWN = Experiment()
+UNKNOWN_PIXEL = "Pixel size unknown: 1 nm stands in for one pixel."
+
+
 def write_product(
     path: str | os.PathLike,
     obj: np.ndarray,
@@ -28,12 +34,14 @@ def write_product(
     loss: np.ndarray | None = None,
     scan_index: np.ndarray | None = None,
     photons: float = 0.0,
+    experiment: Experiment = UNKNOWN,
 ) -> None:
-    """Write a reconstruction as a Ptychodus product in HDF5.
+    """Write a reconstruction as a Ptychodus product in HDF5, with the keys of 1.7 and those that 1.6 reads.
 
     Parameters
     ----------
-    obj, probe : (h, w), (N, N) complex arrays
+    obj : (h, w) complex array
+    probe : (N, N) or (modes, N, N) complex array
     y, x : (n,) float arrays
         Window centres in pixels, in the frame in which `origin` is the object's first pixel.
     origin : (int, int)
@@ -43,19 +51,24 @@ def write_product(
     scan_index : (n,) int array, optional
         Index of each position in the full scan.
     photons : float
-        Photons per exposure.
+        Photons per exposure, to which the probe is scaled; 0: unknown, the probe stays as it is.
+    experiment : Experiment
+        Of this exposure.
     """
     import h5py
 
     size = pixel_size_m or 1e-9
     loss = np.zeros(0) if loss is None else loss
-    comments += "" if pixel_size_m else " Pixel size unknown: 1 nm stands in for one pixel."
+    comments += "" if pixel_size_m else f" {UNKNOWN_PIXEL}"
+    modes = probe if probe.ndim > 2 else probe[None]
+    if photons:
+        modes = in_photons(obj, modes, np.asarray(y) - origin[0], np.asarray(x) - origin[1], photons)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(_product_attributes(name, comments.strip(), photons))
+        file.attrs.update(_product_attributes(name, comments.strip(), photons, experiment))
         file["probe_position_indexes"] = np.arange(len(y)) if scan_index is None else np.asarray(scan_index)
         file["probe_position_y_m"] = np.asarray(y, float) * size
         file["probe_position_x_m"] = np.asarray(x, float) * size
-        file["probe"] = probe[None, None].astype(np.complex64)
+        file["probe"] = modes[None].astype(np.complex64)
         file["object"] = obj[None].astype(np.complex64)
         for key in ("probe", "object"):
             file[key].attrs.update({"pixel_width_m": size, "pixel_height_m": size})
@@ -64,16 +77,70 @@ def write_product(
         file["object_layer_spacing_m"] = np.zeros(0)
         file["loss_epochs"], file["loss_values"] = np.arange(len(loss)), np.asarray(loss, float)
 
+# %% ../../nbs/data/product.ipynb #fad76aa6
+def in_photons(obj: np.ndarray, modes: np.ndarray, y: np.ndarray, x: np.ndarray, photons: float) -> np.ndarray:
+    """Modes (modes, N, N) of a probe, scaled so that an exposure has that many photons behind the object.
+
+    Light is conserved from object to detector, so it is counted there, at no more than 64 of the positions (y, x) whose
+    windows are on the object; if there is none, before the object.
+    """
+    window = modes.shape[-1]
+    (sy, _), (sx, _) = split_position(y, window), split_position(x, window)
+    last_y, last_x = (side - window for side in obj.shape)
+    inside = np.flatnonzero((sy >= 0) & (sx >= 0) & (sy <= last_y) & (sx <= last_x))
+    some = inside[np.unique(np.linspace(0, len(inside) - 1, min(len(inside), 64)).round().astype(int))]
+    waves = [exit_waves(obj, mode, y[some], x[some]) if len(some) else mode[None] for mode in modes]
+    light = sum(float((np.abs(wave) ** 2).sum((1, 2), dtype=np.float64).mean()) for wave in waves)
+    return modes * np.sqrt(photons / light) if light > 0 else modes
+
 # %% ../../nbs/data/product.ipynb #2e64dafb
-def _product_attributes(name: str, comments: str, photons: float) -> dict[str, str | float]:
-    """Attributes of the file, all of which Ptychodus wants; what a study does not know is zero."""
+def _product_attributes(
+    name: str, comments: str, photons: float, experiment: Experiment
+) -> dict[str, str | float | bool]:
+    """Attributes of the file, all of which Ptychodus wants; what nobody knows is zero."""
+    energy, attenuation = experiment.energy_eV or 0.0, experiment.attenuation_m2_per_kg or 0.0
     return {
         "name": name,
         "comments": comments,
-        "detector_object_distance_m": 0.0,
-        "probe_energy_eV": 0.0,
+        "detector_object_distance_m": experiment.distance_m or 0.0,
+        "focus_object_distance_m": 0.0,
+        "photon_energy_eV": energy,
+        "probe_energy_eV": energy,  # before 1.7
         "probe_photon_count": float(photons),
-        "exposure_time_s": 0.0,
-        "mass_attenuation_m2_kg": 0.0,
+        "exposure_time_s": experiment.exposure_s or 0.0,
+        "mass_attenuation_m2_per_kg": attenuation,
+        "mass_attenuation_m2_kg": attenuation,  # before 1.7
         "tomography_angle_deg": 0.0,
+        "tilt_angle_deg": 0.0,
+        "far_field": True,
     }
+
+# %% ../../nbs/data/product.ipynb #8b7fbf6d
+def write_diffraction(
+    path: str | os.PathLike,
+    counts: np.ndarray,
+    scan_index: np.ndarray | None = None,
+    detector_pixel_m: tuple[float, float] | None = None,
+    mask: np.ndarray | None = None,
+) -> None:
+    """Write patterns as a diffraction file of Ptychodus (1.7).
+
+    Parameters
+    ----------
+    counts : (n, N, N) array
+        Photon counts, zero frequency at the centre.
+    scan_index : (n,) int array, optional
+        Index of each; as in the product. By default by row.
+    detector_pixel_m : (float, float), optional
+        Height and width of a pixel in metres; an unknown one is written as zero, like all that nobody knows.
+    mask : (N, N) bool array, optional
+        Pixels that count.
+    """
+    import h5py
+
+    height, width = detector_pixel_m or (0.0, 0.0)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file["indexes"] = np.arange(len(counts)) if scan_index is None else np.asarray(scan_index)
+        file.create_dataset("patterns", data=counts, chunks=(1, *counts.shape[1:]), compression="lzf")
+        file["patterns"].attrs.update({"detector_pixel_height_m": height, "detector_pixel_width_m": width})
+        file["bad_pixels"] = np.zeros(counts.shape[1:], bool) if mask is None else ~mask

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..axes.axis import Axis, find_axes
-from ..data.base import Base, read_base
+from ..data.base import Base, MeasuredScan, read_base
 from ..data.files import FormatError, file_digest
 from ..data.readers.reader import choose_reader, read_base_file
+from ..data.readers.understand import ReadOptions, read_options
 from fly64_nb.design import (
     ChosenAxis,
     ChosenMethod,
@@ -36,8 +39,8 @@ from ..engine.job import Job, JobResult
 from ..study.layout import Layout
 
 # %% auto #0
-__all__ = ['Tell', 'Request', 'Prepared', 'choose_axes', 'chosen_design', 'prepare_study', 'Reporting', 'make_base_of',
-           'run_study']
+__all__ = ['LOOK', 'Tell', 'Request', 'Prepared', 'choose_axes', 'chosen_design', 'looked_at', 'prepare_study', 'Reporting',
+           'make_base_of', 'run_study']
 
 # %% ../../nbs/results/run.ipynb #cca38282
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Request:
     settings : mapping of method to mapping of setting to value
     method_files, axis_files, reader_files : tuple of Path
         Notebooks or modules of methods, axes and readers from outside the package.
+    reading : mapping
+        What is said of the base's file, fields of `fly64_nb.data.readers.understand.ReadOptions`.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +72,7 @@ class Request:
     method_files: tuple[Path, ...] = ()
     axis_files: tuple[Path, ...] = ()
     reader_files: tuple[Path, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def over(self, other: Request) -> Request:
         """This request laid over another: what is given here counts, the rest is the other's."""
@@ -78,6 +84,7 @@ class Request:
         return Request(
             {**other.fields, **self.fields}, self.base or other.base, {**other.vary, **self.vary},
             self.methods or other.methods, settings, both("method_files"), both("axis_files"), both("reader_files"),
+            {**other.reading, **self.reading},
         )  # fmt: skip
 
 # %% ../../nbs/results/run.ipynb #b41f70b8
@@ -98,6 +105,8 @@ class Prepared:
         There is no ``study.json`` yet.
     reader : str
         Notebook or module of a reader from outside the package that reads the base, relative to the study root.
+    reading : mapping
+        What was said of the base's file, as a record relative to the study root.
     """
 
     design: StudyDesign
@@ -106,6 +115,7 @@ class Prepared:
     recovered_by: ChosenMethod | None = None
     is_new: bool = True
     reader: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose_axes(vary: Mapping[str, Sequence[float]], found: Mapping[str, tuple[Axis, str]]) -> tuple[ChosenAxis, ...]:
@@ -189,6 +199,21 @@ def _recovering(design: StudyDesign, found: Mapping[str, tuple[Method, str]]) ->
     return chosen.method(name)
 
 # %% ../../nbs/results/run.ipynb #ce81f4bb
+LOOK = 64  # patterns that are enough to see what a file is
+
+
+def looked_at(
+    file: str | Path, readers: Sequence[Path], options: ReadOptions, design: StudyDesign
+) -> Base | MeasuredScan:
+    """A base's file with few of its patterns; with all, if they decide whether it has the dose to be thinned."""
+    read = read_base_file(file, readers, options, LOOK)
+    if design.mode != "thin" or read.counts is None:
+        return read
+    measured = read.counts.sum((1, 2), dtype=np.float64).mean()
+    near = 0.8 < max(design.doses) / max(measured, 1e-9) < 1.25  # some patterns have more than others
+    return read_base_file(file, readers, options) if near else read
+
+
 def prepare_study(study: str | Path, request: Request = Request()) -> Prepared:
     """The design of a study and its first job; nothing is written.
 
@@ -206,18 +231,22 @@ def prepare_study(study: str | Path, request: Request = Request()) -> Prepared:
         return _prepare_growth(study, request, record)
     design = chosen_design(study, request, None)
     if request.base is None:
+        if request.reading:
+            raise ValueError(
+                f"{', '.join(sorted(request.reading))}: said of a file, and there is none; pass one with --base"
+            )
         if design.mode == "thin":
             raise ValueError("mode 'thin' needs measured counts: pass a measured scan with --base")
         return Prepared(design, build_design_job(study, design))
-    read, reader = (
-        read_base_file(request.base, request.reader_files),
-        _reader_of(study, request.base, request.reader_files),
-    )
+    options = read_options(request.reading)
+    read = looked_at(request.base, request.reader_files, options, design)
+    reader, reading = _reader_of(study, request.base, request.reader_files), options.record(study)
     design = suitable_design(design, read)
     recovering = None if isinstance(read, Base) else _recovering(design, find_methods(request.method_files))
     file = os.path.relpath(Path(request.base).resolve(), study.resolve())
-    job = build_design_job(study, design, request.base, recovering, reader)
-    return Prepared(design, job, file, recovering, reader=reader)
+    partners = read.source.get("files", ())
+    job = build_design_job(study, design, request.base, recovering, reader, reading, partners)
+    return Prepared(design, job, file, recovering, reader=reader, reading=reading)
 
 # %% ../../nbs/results/run.ipynb #71aceb8a
 def _prepare_growth(study: Path, request: Request, record: Mapping[str, Any]) -> Prepared:
@@ -239,9 +268,16 @@ def _prepare_growth(study: Path, request: Request, record: Mapping[str, Any]) ->
     recovering = next((m for m in design.methods if recovered and m.name == recovered["name"]), None)
     if recovered and recovering is None:
         recovering = with_methods(replace(design, methods=()), [recovered["name"]]).method(recovered["name"])
-    reader = record.get("reader", "")
-    job = build_design_job(study, design, study / file if file else None, recovering, reader)
-    return Prepared(design, job, file, recovering, is_new=False, reader=reader)
+    reader, reading = record.get("reader", ""), record.get("reading", {})
+    said = read_options(request.reading).record(study)
+    if said != {name: reading.get(name) for name in said}:
+        raise ValueError(
+            f"{Layout(study).study_json}: the base was read with {reading or 'nothing said of it'} there, {said} asked "
+            "for. The base is held fixed; take a new folder."
+        )
+    partners = record.get("base_source", {}).get("files", ())
+    job = build_design_job(study, design, study / file if file else None, recovering, reader, reading, partners)
+    return Prepared(design, job, file, recovering, is_new=False, reader=reader, reading=reading)
 
 # %% ../../nbs/results/run.ipynb #febe7717
 Tell = Callable[[JobResult], None]
@@ -262,7 +298,7 @@ def make_base_of(study: Path, prepared: Prepared, runner: Runner, tell: Tell) ->
         method = prepared.recovered_by
         recovered = {"name": method.name, "source": method.source} if method else {}
         base = read_base(Layout(study).base)
-        write_study(study, prepared.design, base, prepared.base_file, recovered, prepared.reader)
+        write_study(study, prepared.design, base, prepared.base_file, recovered, prepared.reader, prepared.reading)
     write_phase(study, "phase_a", [prepared.job], [result], prepared.design)
     return result
 

@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ..axes.axis import Axis, find_axes
 from ..data.files import FormatError, atomic_path, write_json
+from ..data.readers.understand import ReadOptions, read_options
 from ..design import PROFILES, StudyDesign, get_study_design, read_study
 from ..methods.method import DEFAULT_METHODS, find_methods, settings_of
 from .run import Request, prepare_study
@@ -132,6 +133,17 @@ class Sources:
         Which methods are compared.
     method_files, axis_files, reader_files : tuple of str
         Notebooks or modules with methods, axes and readers of your own. All paths are relative to this file.
+    probe : str
+        File that has the probe, where the base's file has none.
+    zone_plate : str
+        Its numbers, where the probe is that of a zone plate, such as outermost_nm=50,stop=0.4,defocus_um=100.
+    positions_unit, orientation : str
+        Of the base's file: px, um or m, where it does not say; as is, auto or the name of another way in which patterns
+        or positions may lie, such as flip y.
+    adu_per_photon : float
+        Value of a pixel in the base's file that is one photon.
+    follow_links : bool
+        Read other files to which the base's file links.
     """
 
     base: str | None = None
@@ -139,11 +151,18 @@ class Sources:
     method_files: tuple[str, ...] = ()
     axis_files: tuple[str, ...] = ()
     reader_files: tuple[str, ...] = ()
+    probe: str | None = None
+    zone_plate: str = ""
+    positions_unit: Literal["", "px", "um", "m"] = ""
+    orientation: str = ""
+    adu_per_photon: Annotated[float, Field(gt=0)] | None = None
+    follow_links: bool = False
 
 
 Tables = dict[tuple[str, ...], dict[str, Setting]]
 Target = Annotated[float, Field(ge=0, lt=1)]  # the overlap of a view
 _FILES = ("method_files", "axis_files", "reader_files")
+_READING = tuple(one.name for one in fields(ReadOptions))
 # fields of the design that have a table, an entry above, or are no choice of a person's
 _OF_THEIR_OWN = ("overlap_targets", "axes", "methods", "splits")
 
@@ -242,6 +261,7 @@ def _given(request: Request, folder: Path) -> dict[tuple[str, ...], Mapping[str,
     study = {name: value for name, value in request.fields.items() if name not in _OF_THEIR_OWN}
     study |= {"base": relative(request.base)} if request.base else {}
     study |= {"methods": request.methods} if request.methods else {}
+    study |= read_options(request.reading).record(folder)
     study |= {name: list(map(relative, getattr(request, name))) for name in _FILES if getattr(request, name)}
     settings: dict[tuple[str, ...], Mapping[str, Any]]
     settings = {("methods", name): values for name, values in request.settings.items()}
@@ -380,7 +400,14 @@ def _request(found: Mapping[tuple[str, ...], Any], folder: Path, files: Mapping[
         methods=tuple(study.get("methods", ())),
         settings={words[1]: table for words, table in found.items() if words[0] == "methods" and table},
         **files,
+        reading=_reading(study, folder),
     )  # fmt: skip
+
+# %% ../../nbs/results/study_file.ipynb #4d74be23
+def _reading(study: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a study file says of the base's file, the path from where Python runs."""
+    said = {name: study[name] for name in _READING if study.get(name)}
+    return said | ({"probe": folder / said["probe"]} if "probe" in said else {})
 
 # %% ../../nbs/results/study_file.ipynb #c5462af6
 def write_study_file(study: str | Path, request: Request) -> Path:

@@ -5,22 +5,25 @@
 # %% ../../../nbs/data/readers/reader.ipynb #87468ff0
 from __future__ import annotations
 
-import bz2
-import gzip
+import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..base import Base, MeasuredScan
-from ..files import FormatError
-from .checks import windows_inside
+from ..files import FormatError, array_headers, compression, first_bytes, load_arrays
+from .checks import LARGEST, windows_inside
+from .contents import FileContents
+from .judge import judge_base, orient
+from .understand import NOTHING_SAID, ReadOptions, is_flat, neighbour_distance, understand
 from ...study.discovery import Found, discover
 
 # %% auto #0
-__all__ = ['SIGNATURES', 'Reader', 'find_readers', 'compression', 'first_bytes', 'describe_file', 'choose_reader',
-           'read_base_file', 'check_read']
+__all__ = ['SIGNATURES', 'PROBES', 'Reader', 'find_readers', 'describe_file', 'check_read', 'choose_reader', 'read_probe',
+           'read_contents', 'judged', 'made_of', 'read_base_file']
 
 # %% ../../../nbs/data/readers/reader.ipynb #fbf14636
 @dataclass(frozen=True)
@@ -34,14 +37,16 @@ class Reader:
     recognises : callable
         Whether a path is a file of this format, from its first bytes or keys; quick.
     read : callable
-        Base or measured scan from a path. Raises `FormatError` if the file is not as it should be.
+        What a file holds, from its path; or, from a reader that converts itself, a base or a measured scan. One that
+        takes ``follow_links`` may read other files that the file links to. Raises `FormatError` if the file is not as
+        it should be.
     order : int
         Readers are asked in this order, smallest first. One that takes many files, such as any NPZ, comes late.
     """
 
     name: str
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Base | MeasuredScan]
+    read: Callable[..., FileContents | Base | MeasuredScan]
     order: int = 100
 
 # %% ../../../nbs/data/readers/reader.ipynb #cbde80c3
@@ -67,38 +72,6 @@ SIGNATURES = {
     b"MM\x00*": "a TIFF file",
 }
 
-
-def compression(path: str | Path) -> Callable | None:
-    """What opens a compressed file: `bz2.open` or `gzip.open`; None if it is neither.
-
-    Raises
-    ------
-    FormatError
-        If the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(3)
-    except OSError as error:
-        raise FormatError(path, None, error.strerror or str(error), "a readable file") from None
-    return bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else None
-
-
-def first_bytes(path: str | Path, count: int = 512) -> bytes:
-    """First bytes of a file or, if it is compressed, of its content; empty where the compression is damaged.
-
-    Raises
-    ------
-    FormatError
-        If the file cannot be read.
-    """
-    opener = compression(path) or open
-    try:
-        with opener(path, "rb") as stream:
-            return stream.read(count)
-    except (OSError, EOFError):
-        return b""
-
 # %% ../../../nbs/data/readers/reader.ipynb #504db9b2
 def describe_file(path: str | Path) -> str:
     """What a file seems to be, in words: ``an HDF5 file with keys ['a', 'b']``."""
@@ -109,17 +82,141 @@ def describe_file(path: str | Path) -> str:
     kind = kind or f"a file that starts with {start[:16]!r}"
     if compression(path):
         return f"{kind}, compressed"
-    if kind != "an HDF5 file":
+    if kind not in ("an HDF5 file", "a MATLAB file"):
         return kind
-    import h5py
+    from fly64_nb.data.readers.hdf5 import is_hdf5, keys_in, opened
 
+    if not is_hdf5(path):
+        return kind
     try:
-        with h5py.File(path, "r") as file:
-            return f"{kind} with keys {sorted(file)}"
-    except OSError:
+        with opened(path) as file:
+            return f"{kind} with keys {keys_in(file)}"
+    except FormatError:
         return f"{kind} that cannot be opened"
 
+# %% ../../../nbs/data/readers/reader.ipynb #856fcd94
+def _check_positions(path: str | Path, name: str, read: Base | MeasuredScan, some: bool) -> None:
+    """Refuse positions that are no scan; of only some of them neighbours may be far."""
+    n, window = len(read.y), len(read.probe)
+    if n == 0 or len(read.x) != n or read.probe.shape != (window, window):
+        found = f"{n} y, {len(read.x)} x and a probe of shape {read.probe.shape} from reader {name!r}"
+        raise FormatError(path, None, found, "as many y as x, and a square probe")
+    if n == 1:
+        return
+    distinct = len(np.unique(np.round(np.stack([read.y, read.x], 1), 6), axis=0))
+    if distinct < n / 2:
+        found = f"{distinct} different ones among {n}, from reader {name!r}"
+        raise FormatError(path, "positions", found, "a scan, of different positions")
+    extent, step = max(np.ptp(read.y), np.ptp(read.x)), neighbour_distance(read.y, read.x)
+    if extent < 1 or (step > window and not some):
+        found = f"{extent:.3g} px from end to end and {step:.3g} px between neighbours, from reader {name!r}"
+        needed = f"a scan of more than a pixel, with overlapping windows of {window} px; their unit: --positions-unit"
+        raise FormatError(path, "positions", found, needed)
+    area = float(np.ptp(read.y) + window) * float(np.ptp(read.x) + window)
+    if area > 100 * n * window**2 and not some:
+        found = f"a scan over {np.ptp(read.y):.3g} x {np.ptp(read.x):.3g} px by {n} windows of {window} px"
+        raise FormatError(path, "positions", found, "windows that cover a hundredth of it at least")
+    if isinstance(read, Base):
+        if not windows_inside(read.y, read.x, window, read.object.shape):
+            found = f"windows outside the object, from reader {name!r}"
+            raise FormatError(path, "positions", found, "windows inside the object")
+        if all(np.ptp(c) + window < side / 10 for c, side in zip((read.y, read.x), read.object.shape)):
+            found = f"a scan of {extent:.3g} px in an object of {read.object.shape[0]} x {read.object.shape[1]} px"
+            raise FormatError(path, "positions", found, "a scan that covers some of it; their unit: --positions-unit")
+
+# %% ../../../nbs/data/readers/reader.ipynb #1c51f492
+def _check_images(path: str | Path, name: str, read: Base | MeasuredScan) -> None:
+    """Refuse arrays of another kind, or with values that cannot be."""
+    kinds = {"y": "f", "x": "f", "probe": "c", "object": "c", "modes": "c"}
+    for key, kind in kinds.items():
+        if getattr(read, key, None) is None and key in ("object", "modes"):
+            if key == "object" and isinstance(read, Base):
+                raise FormatError(path, key, "none", "an object")
+            continue
+        array, ndim = np.asarray(getattr(read, key)), {"y": 1, "x": 1, "modes": 3}.get(key, 2)
+        if array.ndim != ndim or array.dtype.kind != kind or not np.isfinite(array).all():
+            found = f"{array.ndim}-D {array.dtype} from reader {name!r}, or values that are not finite"
+            needed = f"finite values, {ndim}-D {'complex64' if kind == 'c' else 'float64'}"
+            raise FormatError(path, key, found, needed)
+        if kind == "c" and array.any() and not 1 / LARGEST < float(np.abs(array).max()) < LARGEST:
+            found = f"values of up to {np.abs(array).max():.3g}, from reader {name!r}"
+            raise FormatError(path, key, found, f"up to {LARGEST:g}, and no less")
+        if kind == "c" and not array.any():
+            raise FormatError(path, key, f"only zeros, from reader {name!r}", "values that are not all zero")
+    if isinstance(read, Base) and is_flat(read.object):
+        raise FormatError(
+            path, "object", f"the same value everywhere, from reader {name!r}", "an object, not a first guess"
+        )
+    pixel = read.pixel_size_m
+    if pixel is not None and not 1e-12 < pixel < 1e-3:
+        raise FormatError(
+            path, "pixel size", f"{pixel!r} m, from reader {name!r}", "a picometre to a millimetre, or none"
+        )
+
+# %% ../../../nbs/data/readers/reader.ipynb #75fed65d
+def _check_counts(path: str | Path, name: str, read: Base | MeasuredScan) -> None:
+    """Refuse counts, modes and a mask that do not fit positions and probe."""
+    n, window = len(read.y), len(read.probe)
+    counts, modes, mask = read.counts, read.modes, read.mask
+    if isinstance(read, MeasuredScan) and counts is None:
+        raise FormatError(path, "counts", f"none, from reader {name!r}", "the counts of a measured scan")
+    if counts is not None and (counts.shape != (n, window, window) or counts.dtype != np.uint32):
+        found = f"shape {counts.shape} of {counts.dtype} from reader {name!r}"
+        raise FormatError(path, "counts", found, f"shape {(n, window, window)} of uint32")
+    if counts is not None and not counts.any():
+        raise FormatError(path, "counts", f"only zeros, from reader {name!r}", "light")
+    if modes is not None and (modes.shape[1:] != (window, window) or not np.allclose(modes[0], read.probe)):
+        found = f"shape {modes.shape} from reader {name!r}, or another first mode than the probe"
+        raise FormatError(path, "modes", found, "modes of the probe's size, the probe first")
+    if mask is not None and (mask.shape != (window, window) or mask.dtype != bool or mask.mean() < 0.5):
+        found = f"shape {mask.shape} of {mask.dtype} from reader {name!r}, {np.mean(mask):.0%} of it True"
+        raise FormatError(
+            path, "mask", found, f"shape {(window, window)} of bool, True for half of the pixels at least"
+        )
+
+# %% ../../../nbs/data/readers/reader.ipynb #2061c8bf
+def check_read(path: str | Path, name: str, read: Any, some: bool = False) -> Base | MeasuredScan:
+    """Refuse what cannot be a base or a measured scan.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file that was read.
+    name : str
+        Of the reader.
+    read : Base or MeasuredScan
+    some : bool
+        It has only some of the positions, for a look.
+
+    Returns
+    -------
+    Base or MeasuredScan
+        The same, its arrays contiguous, in the machine's byte order, and of the types that `Base` says.
+
+    Raises
+    ------
+    FormatError
+        Names the attribute that is wrong.
+    """
+    if not isinstance(read, (Base, MeasuredScan)):
+        needed = "what a file holds (FileContents), a Base or a MeasuredScan"
+        raise FormatError(path, None, f"{type(read).__name__} from reader {name!r}", needed)
+    _check_images(path, name, read)
+    _check_positions(path, name, read, some)
+    _check_counts(path, name, read)
+    types = {"y": np.float64, "x": np.float64, "probe": np.complex64, "object": np.complex64, "modes": np.complex64}
+    arrays = {key: getattr(read, key, None) for key in (*types, "counts", "mask")}
+    arrays = {
+        key: np.ascontiguousarray(array, dtype=types.get(key, array.dtype.newbyteorder("=")))
+        for key, array in arrays.items()
+        if array is not None
+    }
+    return replace(read, **arrays)  # type: ignore[arg-type]
+
 # %% ../../../nbs/data/readers/reader.ipynb #e22e63c2
+PROBES = ("probe", "probeGuess", "probe_guess", "initial_probe")  # in an NPZ that may have nothing else
+
+
 def choose_reader(path: str | Path, readers: Iterable[str | Path] = ()) -> Found[Reader]:
     """The reader that takes a file.
 
@@ -148,7 +245,96 @@ def choose_reader(path: str | Path, readers: Iterable[str | Path] = ()) -> Found
     raise FormatError(path, None, describe_file(path), needed)
 
 
-def read_base_file(path: str | Path, readers: Iterable[str | Path] = ()) -> Base | MeasuredScan:
+def read_probe(path: str | Path, readers: Iterable[str | Path] = (), follow_links: bool = False) -> Any:
+    """What has a `probe`: a file of any format, an NPZ with a probe alone, or an NPY that is one.
+
+    Raises
+    ------
+    FormatError
+        If there is none.
+    """
+    start = first_bytes(path, 6)
+    if start == b"\x93NUMPY":
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise FormatError(path, None, f"{error}", "an undamaged NPY file") from None
+        if array.dtype.kind != "c" or array.size > 2**28:
+            raise FormatError(path, None, f"shape {array.shape} of {array.dtype}", "a complex probe")
+        return FileContents("NPY", probe=np.array(array))
+    if start.startswith(b"PK") and (key := next((k for k in PROBES if k in array_headers(path)), None)):
+        return FileContents("NPZ", probe=load_arrays(path, [key])[key])
+    _, read = read_contents(path, readers, ReadOptions(follow_links=follow_links))
+    if read.probe is None:
+        raise FormatError(path, "probe", "none", "a probe")
+    return read
+
+
+def read_contents(
+    path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID
+) -> tuple[str, FileContents | Base | MeasuredScan]:
+    """Name of the reader that takes a file, and what it says of it; with the probe of another file, if one is named.
+
+    Raises
+    ------
+    FormatError
+        Names the file, the key, what was found and what is needed.
+    """
+    reader = choose_reader(path, readers).item
+    links = options.follow_links and "follow_links" in inspect.signature(reader.read).parameters
+    read = reader.read(Path(path), **({"follow_links": True} if links else {}))
+    if not isinstance(read, FileContents):
+        names = ("probe", "zone_plate", "positions_unit", "adu_per_photon")
+        given = [name for name in names if getattr(options, name)]
+        if given:
+            flag = "--" + given[0].replace("_", "-")
+            raise FormatError(path, None, f"{flag}, and a file that needs no conversion", f"no {flag}")
+        return reader.name, read
+    if options.probe is None:
+        return reader.name, read
+    other = read_probe(options.probe, readers, options.follow_links)
+    note = f"probe of {options.probe.name}" + (" in the place of its own" if read.probe is not None else "")
+    more: dict[str, Any] = {"probe": other.probe, "opr_weights": getattr(other, "opr_weights", None)}
+    turned = isinstance(other, FileContents) and other.transposed != read.transposed
+    if turned:
+        more["probe"] = np.swapaxes(other.probe, -1, -2)
+    return reader.name, replace(read, **more, notes=(*read.notes, note), files=(*read.files, Path(options.probe)))
+
+# %% ../../../nbs/data/readers/reader.ipynb #f3bc5648
+def judged(path: str | Path, base: Base, options: ReadOptions, most: int = 30) -> Base:
+    """A base with counts after these have judged how it was read; what they said stands in its `source`.
+
+    Raises
+    ------
+    FormatError
+        If a relative fits clearly better and the options say nothing of the orientation.
+    """
+    count = max(8, min(most, 30 * 256**2 // base.window**2))
+    judgement = judge_base(base, count)
+    said = {"judged": judgement.sentence(), "R": {name: round(r, 4) for name, r in judgement.factors.items()}}
+    if judgement.best == "as is" or options.orientation not in ("", "auto"):
+        return replace(base, source={**base.source, **said})
+    if options.orientation == "":
+        found = f"counts that do not fit object and positions: {judgement.sentence()}"
+        needed = f"the right orientation: --orientation {judgement.best!r} or auto; 'as is' leaves it as it is"
+        raise FormatError(path, "counts", found, needed)
+    turned = orient(base, judgement.best)
+    return replace(turned, source={**turned.source, **said, "judged": f"{said['judged']}: turned so"})
+
+
+def made_of(
+    path: str | Path, name: str, read: Any, options: ReadOptions = NOTHING_SAID, most: int | None = None
+) -> Base | MeasuredScan:
+    """Base or measured scan of what a reader made of a file: understood, checked, and judged by its counts."""
+    if not isinstance(read, FileContents):
+        return check_read(path, name, read)
+    made = check_read(path, name, understand(path, read, options, most), some=most is not None)
+    return judged(path, made, options) if isinstance(made, Base) and made.counts is not None else made
+
+
+def read_base_file(
+    path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID, most: int | None = None
+) -> Base | MeasuredScan:
     """Read a base or a measured scan from a file of any format that a reader takes.
 
     Parameters
@@ -157,50 +343,15 @@ def read_base_file(path: str | Path, readers: Iterable[str | Path] = ()) -> Base
         The file.
     readers : iterable of path
         Notebooks or Python files with further readers.
+    options : ReadOptions
+        What a person says of the file.
+    most : int, optional
+        Only a look: at most so many patterns, with their positions.
 
     Raises
     ------
     FormatError
         Names the file, the key, what was found and what is needed.
     """
-    reader = choose_reader(path, readers).item
-    read = reader.read(Path(path))
-    check_read(path, reader.name, read)
-    return read
-
-# %% ../../../nbs/data/readers/reader.ipynb #2061c8bf
-def check_read(path: str | Path, name: str, read: Base | MeasuredScan) -> None:
-    """Refuse what cannot be a base or a measured scan.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file that was read.
-    name : str
-        Of the reader.
-    read : Base or MeasuredScan
-
-    Raises
-    ------
-    FormatError
-        Names the attribute that is wrong.
-    """
-    if not isinstance(read, (Base, MeasuredScan)):
-        raise FormatError(path, None, f"{type(read).__name__} from reader {name!r}", "a Base or a MeasuredScan")
-    kinds = {"y": "f", "x": "f", "probe": "c", "object": "c"}
-    for key in ("y", "x", "probe", *(["object"] if isinstance(read, Base) else [])):
-        array, ndim = np.asarray(getattr(read, key)), 1 if key in "yx" else 2
-        if array.ndim != ndim or array.dtype.kind != kinds[key] or not np.isfinite(array).all():
-            found = f"{array.ndim}-D {array.dtype} from reader {name!r}, or values that are not finite"
-            needed = f"finite values, {ndim}-D {'complex64' if ndim == 2 else 'float64'}"
-            raise FormatError(path, key, found, needed)
-    n, window = len(read.y), len(read.probe)
-    if n == 0 or len(read.x) != n or read.probe.shape != (window, window):
-        found = f"{n} y, {len(read.x)} x and a probe of shape {read.probe.shape} from reader {name!r}"
-        raise FormatError(path, None, found, "as many y as x, and a square probe")
-    counts = read.counts
-    if counts is not None and (counts.shape != (n, window, window) or counts.dtype != np.uint32):
-        found = f"shape {counts.shape} of {counts.dtype} from reader {name!r}"
-        raise FormatError(path, "counts", found, f"shape {(n, window, window)} of uint32")
-    if isinstance(read, Base) and not windows_inside(read.y, read.x, window, read.object.shape):
-        raise FormatError(path, "positions", f"windows outside the object, from reader {name!r}", "windows inside it")
+    name, read = read_contents(path, readers, options)
+    return made_of(path, name, read, options, most)
