@@ -117,6 +117,7 @@ def run(
     vary: Mapping[str, Sequence[float]] | None = None,
     axes: Sequence[str | Path] = (),
     readers: Sequence[str | Path] = (),
+    reading: Mapping[str, Any] | None = None,
     workers: int = 0,
     scheduler: str = "",
     limits: Limits | None = None,
@@ -134,6 +135,9 @@ def run(
         File to start from.
     methods, axes, readers : sequence of str or path
         Names of methods to compare; notebooks or modules with methods, axes and readers of your own.
+    reading : mapping, optional
+        What the base's file does not say, by names of `fly64_nb.data.readers.understand.ReadOptions`:
+        ``{"probe": "probe.npy", "experiment": "energy_keV=8.2"}``.
     settings, vary : mapping, optional
         Of a method to its settings, ``{"LSQML": {"epochs": 40}}``; of a further axis to its values.
     workers, scheduler, limits
@@ -145,6 +149,15 @@ def run(
     """
     names, files = _files_among(methods)
     more = tuple(map(Path, axes)), tuple(map(Path, readers))
-    asked = Request(fields, Path(base) if base else None, vary or {}, names, settings or {}, files, *more)
+    asked = Request(
+        fields,
+        Path(base) if base else None,
+        vary or {},
+        names,
+        settings or {},
+        files,
+        *more,
+        reading=dict(reading or {}),
+    )
     asked = asked.over(request_of(design, study)) if design else asked
     return run_request(study, asked, progress, workers=workers, scheduler=scheduler, limits=limits or Limits())

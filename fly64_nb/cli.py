@@ -96,6 +96,13 @@ READING = (
         "The probe of a zone plate, where the file has none: outermost_nm=50,stop=0.4,defocus_um=100.",
     ),
     option(
+        "--experiment",
+        str,
+        "",
+        "What the base's file does not say of the experiment: energy_keV=8.2,distance_m=2,detector_um=75,"
+        "exposure_s=0.1,photons_per_s=1e9.",
+    ),
+    option(
         "--positions-unit",
         str,
         "",

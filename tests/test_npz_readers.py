@@ -275,6 +275,7 @@ def zipped(path: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STOR
         (npy((4,), content=bytes(16)), "32 bytes, in an entry of 16"),
         (npy((1,), content=bytes(16)), "8 bytes, in an entry of 16"),
         (npy((-1,), content=bytes(8)), "shape .-1,."),
+        (npy((1, 1), "|S0"), "0 bytes, in an entry of 0"),
         (npy((2,), "|O", content=bytes(16)), "an array of Python objects"),
         (b"\x93NUMPY\x09\x00", "NPY version"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "a whole NPY array"),

@@ -12,7 +12,7 @@ from typing import Any
 from scipy.constants import c, e, h
 
 # %% auto #0
-__all__ = ['Experiment', 'known', 'read_experiment']
+__all__ = ['STATED', 'Experiment', 'known', 'experiment_said', 'read_experiment', 'parse_experiment', 'told_over']
 
 # %% ../../nbs/data/experiment.ipynb #be0ab9a7
 _LEAST = 1e-60  # no quantity is as small, and none as large as its inverse
@@ -89,6 +89,18 @@ def known(value: Any) -> float | None:
     return number if _LEAST < number < 1 / _LEAST else None
 
 
+def experiment_said(**said: Any) -> Experiment:
+    """An experiment from what a file says, by the names of its attributes; what makes no sense is unknown."""
+    values: dict[str, Any] = {}
+    for name, value in said.items():
+        if isinstance(value, (tuple, list)):
+            pair = tuple(known(number) for number in value)
+            values[name] = pair if len(pair) == 2 and None not in pair else None
+        else:
+            values[name] = known(value)
+    return Experiment(**values)
+
+
 def read_experiment(record: Mapping[str, Any]) -> Experiment:
     """An experiment back from what `Experiment.record` made.
 
@@ -102,3 +114,38 @@ def read_experiment(record: Mapping[str, Any]) -> Experiment:
         raise ValueError(f"{unknown[0]}: unknown; there are {', '.join(f.name for f in fields(Experiment))}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in record.items()}
     return Experiment(**values)
+
+# %% ../../nbs/data/experiment.ipynb #4edb687c
+STATED = {
+    "energy_keV": ("energy_eV", 1e3),
+    "distance_m": ("distance_m", 1.0),
+    "detector_um": ("detector_pixel_m", 1e-6),
+    "exposure_s": ("exposure_s", 1.0),
+    "photons_per_s": ("photons_per_s", 1.0),
+    "attenuation_m2_per_kg": ("attenuation_m2_per_kg", 1.0),
+}
+
+
+def parse_experiment(text: str) -> Experiment:
+    """An experiment from text such as ``"energy_keV=8.2,distance_m=2,detector_um=75"``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or a value that is no positive number.
+    """
+    values: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = (word.strip() for word in part.partition("="))
+        value = known(number)
+        if name not in STATED or value is None:
+            needed = f"a positive number for one of {', '.join(STATED)}, such as energy_keV=8.2"
+            raise ValueError(f"experiment: found {part!r}; needed {needed}")
+        field, factor = STATED[name]
+        values[field] = (value * factor, value * factor) if field == "detector_pixel_m" else value * factor
+    return Experiment(**values)
+
+
+def told_over(held: Experiment, told: Experiment) -> Experiment:
+    """What a person tells of an experiment, and what a file holds of it where nothing is told."""
+    return Experiment(**{f.name: getattr(told, f.name) or getattr(held, f.name) for f in fields(Experiment)})

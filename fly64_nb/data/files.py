@@ -135,7 +135,7 @@ def compression(path: str | os.PathLike) -> Callable | None:
         raise FormatError(path, None, error.strerror or str(error), "a readable file") from None
     return bz2.open if start == b"BZh" else gzip.open if start[:2] == b"\x1f\x8b" else None
 
-
+# %% ../../nbs/data/files.ipynb #c35b5077
 def first_bytes(path: str | os.PathLike, count: int = 512) -> bytes:
     """First bytes of a file or, if it is compressed, of its content; empty where the compression is damaged.
 
@@ -287,7 +287,7 @@ class _Header:
         """Bytes of the values."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
-
+# %% ../../nbs/data/files.ipynb #7f7c3d4a
 def _npy_header(stream: IO[bytes], entry: zipfile.ZipInfo) -> _Header:
     """Header of an NPY entry."""
     version = np.lib.format.read_magic(stream)
@@ -305,7 +305,7 @@ def _check_size(name: str, key: str, header: _Header) -> None:
     shape, dtype, size, held = header.shape, header.dtype, header.size, header.entry.file_size - header.start
     if dtype.hasobject:
         raise FormatError(name, key, "an array of Python objects", "plain numbers or text (nothing is unpickled)")
-    if size > MAX_BYTES or size != held:
+    if size > MAX_BYTES or size != held or not dtype.itemsize:
         found = f"shape {shape} of {dtype}, {size} bytes, in an entry of {held}"
         raise FormatError(name, key, found, f"as many bytes as the entry holds, at most {MAX_BYTES}")
 
@@ -398,7 +398,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, key: str, header: _Header) 
     check_unpacked(name, key, header.size, header.entry.compress_size)
     with _damage(name, "an undamaged NPZ file", key), archive.open(header.entry) as stream:
         stream.read(header.start)
-        values = np.empty(header.size // max(header.dtype.itemsize, 1), header.dtype)
+        values = np.empty(header.size // header.dtype.itemsize, header.dtype)
         buffer = values.view(np.uint8).data if header.size else memoryview(b"")
         at = 0
         while at < header.size:
@@ -407,7 +407,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, key: str, header: _Header) 
                 raise EOFError(f"ends after {at} of {header.size} bytes")
             at += count
         stream.read(1)  # at the end, zipfile compares the checksum
-    array = values.reshape(header.shape, order="F" if header.fortran else "C")
+        array = values.reshape(header.shape, order="F" if header.fortran else "C")
     return array.astype(header.dtype.newbyteorder("="), order="C", copy=False)
 
 

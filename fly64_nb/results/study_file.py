@@ -137,6 +137,8 @@ class Sources:
         File that has the probe, where the base's file has none.
     zone_plate : str
         Its numbers, where the probe is that of a zone plate, such as outermost_nm=50,stop=0.4,defocus_um=100.
+    experiment : str
+        What the base's file does not say of the experiment, such as energy_keV=8.2,distance_m=2,detector_um=75.
     positions_unit, orientation : str
         Of the base's file: px, um or m, where it does not say; as is, auto or the name of another way in which patterns
         or positions may lie, such as flip y.
@@ -153,6 +155,7 @@ class Sources:
     reader_files: tuple[str, ...] = ()
     probe: str | None = None
     zone_plate: str = ""
+    experiment: str = ""
     positions_unit: Literal["", "px", "um", "m"] = ""
     orientation: str = ""
     adu_per_photon: Annotated[float, Field(gt=0)] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment
+from ..experiment import Experiment, experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from fly64_nb.data.readers.hdf5 import (
@@ -137,7 +137,7 @@ def cxi_experiment(path: Path, file: Any) -> tuple[Experiment, tuple[str, ...]]:
         distance = abs(distance) * metres(path, file, f"{DETECTOR}/distance")
     detector = None if height is None or width is None else (height, width)
     exposure, photons = scalar(file, f"{EXTRA}/exposure_time_s"), scalar(file, f"{EXTRA}/probe_photon_count")
-    return Experiment(
+    return experiment_said(
         energy_eV=energy,
         distance_m=distance or None,
         detector_pixel_m=detector,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment
+from ..experiment import experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from fly64_nb.data.readers.hdf5 import (
@@ -111,7 +111,7 @@ def read_fold_slice(path: Path) -> FileContents:
         patterns=patterns,
         positions=Positions("ppY, ppX", y, x, "m", "middle", "free"),
         pixel_m=None if pixel is None else (pixel, pixel),
-        experiment=Experiment(energy_eV=h * c / wavelength / e if wavelength else None),
+        experiment=experiment_said(energy_eV=h * c / wavelength / e if wavelength else None),
         notes=tuple(said),
         files=tuple(p for p in (dp, para) if p is not None and p != path),
         metadata={} if angle is None else {"tomography_angle_deg": angle},

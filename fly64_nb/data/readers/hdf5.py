@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['SIGNATURE', 'SUFFIXES', 'SEARCHED', 'HEAP', 'DAMAGE', 'RATIO', 'SMALL', 'FILTERS', 'APART', 'PIECE', 'is_regular',
            'is_hdf5', 'heap_ends', 'heaps_end', 'links_followed', 'with_links', 'opened', 'node', 'has', 'keys_in',
-           'dataset_at', 'as_complex', 'read_array', 'number', 'scalar', 'texts', 'text', 'patterns_in', 'joined',
-           'beside']
+           'members_apart', 'dataset_at', 'as_complex', 'read_array', 'number', 'scalar', 'texts', 'text',
+           'patterns_in', 'joined', 'beside']
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #cefbf895
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -302,6 +302,16 @@ def _check_claim(path: str, key: str, dataset: Any, all_of_it: bool) -> None:
         if budget[0] < 0:
             raise FormatError(path, key, f"{size} bytes", f"at most {files.MAX_BYTES} in all")
 
+# %% ../../../nbs/data/readers/hdf5.ipynb #261a8dea
+def members_apart(dtype: np.dtype) -> bool:
+    """Whether the members of a compound type lie one behind the other, inside it; True for any other type."""
+    end = 0
+    for member, offset in sorted(((d, at) for d, at, *_ in (dtype.fields or {}).values()), key=lambda pair: pair[1]):
+        if offset < end or not members_apart(member):
+            return False
+        end = offset + member.itemsize
+    return end <= dtype.itemsize
+
 # %% ../../../nbs/data/readers/hdf5.ipynb #89b02456
 def dataset_at(file: Any, key: str, all_of_it: bool = False) -> Any:
     """Dataset under a key whose bytes may be read; see `read_array`.
@@ -323,6 +333,8 @@ def dataset_at(file: Any, key: str, all_of_it: bool = False) -> Any:
         if found.dtype.hasobject or found.dtype.kind not in "fiubcV" or found.shape is None:
             kind = "text or objects" if found.dtype.hasobject or found.dtype.kind in "SUO" else f"dtype {found.dtype}"
             raise FormatError(path, key, kind, "numbers")
+        if not members_apart(found.dtype):  # HDF5 writes beyond the memory that such a type is given
+            raise FormatError(path, key, f"dtype {found.dtype} with members over each other", "members that lie apart")
         _check_place(path, key, found)
         _check_filters(path, key, found)
         _check_claim(path, key, found, all_of_it)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment
+from ..experiment import Experiment, experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from .hdf5 import has, is_hdf5, keys_in, opened, patterns_in, read_array, scalar, with_links
@@ -85,9 +85,9 @@ def hxn_experiment(file: Any, prepared: bool) -> Experiment:
     if not prepared:
         energy = scalar(file, "scan/energy")
         in_ev = None if energy is None else energy * 1e3 if energy < 200 else energy  # in keV or in eV
-        return Experiment(energy_eV=in_ev, exposure_s=scalar(file, "scan/exposure_time"))
+        return experiment_said(energy_eV=in_ev, exposure_s=scalar(file, "scan/exposure_time"))
     wavelength, pixel = scalar(file, "lambda_nm"), scalar(file, "ccd_pixel_um")
-    return Experiment(
+    return experiment_said(
         energy_eV=None if wavelength is None else h * c / (wavelength * 1e-9) / e,
         distance_m=scalar(file, "z_m"),
         detector_pixel_m=None if pixel is None else (pixel * 1e-6, pixel * 1e-6),

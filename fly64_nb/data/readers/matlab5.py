@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment, known
+from ..experiment import Experiment, experiment_said, known
 from ..files import DAMAGE, FormatError, check_unpacked, first_bytes, open_content
 from .arrays import complex_array, pairs
 from .contents import FileContents, Positions
@@ -65,7 +65,7 @@ def _values(content: bytes, at: int, end: int, order: str, count: int) -> tuple[
         raise ValueError(f"{size} bytes for {count} numbers of {dtype}")
     return np.frombuffer(content, dtype, count, start), following
 
-
+# %% ../../../nbs/data/readers/matlab5.ipynb #be089af1
 def parse_matrix(content: bytes, at: int, end: int, order: str, depth: int = 0) -> Parsed:
     """Numbers as an array, a structure as a dictionary; None for anything else.
 
@@ -98,7 +98,7 @@ def parse_matrix(content: bytes, at: int, end: int, order: str, depth: int = 0) 
         return out.reshape(shape, order="F")
     return real.astype(dtype).reshape(shape, order="F")
 
-
+# %% ../../../nbs/data/readers/matlab5.ipynb #a907e39f
 def _fields(content: bytes, at: int, end: int, order: str, depth: int) -> dict[str, Any]:
     """Fields of a structure."""
     longest, at = _values(content, at, end, order, 1)
@@ -210,7 +210,9 @@ def _experiment(p: Any) -> Experiment:
     """Energy, distance and detector pixel of the parameters."""
     wavelength, distance, pitch = (next(iter(_numbers(p, name)), None) for name in ("lambda", "z", "ds"))
     energy = h * c / (wavelength * e) if wavelength is not None and 1e-15 < wavelength < 1 else None
-    return Experiment(energy_eV=energy, distance_m=distance, detector_pixel_m=None if pitch is None else (pitch, pitch))
+    return experiment_said(
+        energy_eV=energy, distance_m=distance, detector_pixel_m=None if pitch is None else (pitch, pitch)
+    )
 
 
 def _first(path: Path, name: str, array: Any, most: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment
+from ..experiment import Experiment, experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from .hdf5 import has, is_hdf5, keys_in, opened, read_array, scalar, with_links
@@ -76,7 +76,7 @@ def shelves_experiment(file: Any) -> Experiment:
     """Wavelength, distance and detector pixel from the struct ``p``."""
     wavelength, energy = scalar(file, "p/lambda"), scalar(file, "p/energy")
     pixel = scalar(file, "p/ds")
-    return Experiment(
+    return experiment_said(
         energy_eV=h * c / wavelength / e if wavelength else energy * 1e3 if energy else None,
         distance_m=scalar(file, "p/z"),
         detector_pixel_m=None if pixel is None else (pixel, pixel),

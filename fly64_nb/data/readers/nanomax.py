@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..experiment import Experiment
+from ..experiment import experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from .hdf5 import has, is_hdf5, keys_in, node, opened, patterns_in, read_array, with_links
@@ -77,7 +77,7 @@ def read_nanomax(path: Path) -> FileContents:
         "NanoMAX, HDF5",
         patterns=patterns,
         positions=Positions(POSITIONS[0], y, x, "um", "pixel", "free", of_sample=True),
-        experiment=Experiment(energy_eV=energy),
+        experiment=experiment_said(energy_eV=energy),
         files=() if source == path.resolve() else (source,),
         notes=("distance and detector pixel are not in the file",),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..experiment import Experiment
+from ..experiment import Experiment, experiment_said
 from ..files import FormatError
 from .contents import FileContents, Patterns, Positions
 from fly64_nb.data.readers.hdf5 import (
@@ -90,7 +90,7 @@ def product_experiment(file: Any, detector: tuple[float, float] | None = None) -
     """What the root of a product says of the experiment, from 1.7 or before; a detector pixel comes from elsewhere."""
     exposure, photons = scalar(file, "@exposure_time_s"), scalar(file, "@probe_photon_count")
     attenuation = scalar(file, "@mass_attenuation_m2_per_kg") or scalar(file, "@mass_attenuation_m2_kg")
-    return Experiment(
+    return experiment_said(
         energy_eV=scalar(file, "@photon_energy_eV") or scalar(file, "@probe_energy_eV"),
         distance_m=scalar(file, "@detector_object_distance_m"),
         detector_pixel_m=detector,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..experiment import Experiment
+from ..experiment import experiment_said
 from ..files import FormatError
 from .contents import FileContents
 from .hdf5 import beside, with_links
@@ -40,7 +40,7 @@ def read_diffraction(path: Path) -> FileContents:
         "Ptychodus diffraction patterns (1.7), HDF5",
         patterns=patterns,
         bad_pixels=bad,
-        experiment=Experiment(detector_pixel_m=detector),
+        experiment=experiment_said(detector_pixel_m=detector),
         notes=("patterns alone: positions and probe are in a product, which is not beside them",)
         if not products
         else (f"patterns alone: {products[0].name} beside them is of another scan",),

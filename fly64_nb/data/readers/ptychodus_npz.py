@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..experiment import Experiment, known
+from ..experiment import Experiment, experiment_said, known
 from ..files import FormatError, npz_keys, npz_patterns
 from fly64_nb.data.readers.arrays import (
     complex_array,
@@ -51,7 +51,7 @@ def _single(path: Path, arrays: dict[str, np.ndarray], key: str) -> float:
 def _experiment(arrays: dict[str, np.ndarray]) -> Experiment:
     """Energy, distance, exposure, flux and attenuation; 0 is how the format says that it does not know."""
     photons, exposure = number(arrays, "probe_photon_count"), number(arrays, UNITS[3])
-    return Experiment(
+    return experiment_said(
         energy_eV=number(arrays, UNITS[0]) or number(arrays, UNITS[1]),
         distance_m=number(arrays, UNITS[2]),
         exposure_s=exposure,
@@ -145,7 +145,7 @@ def with_diffraction(held: FileContents, path: Path) -> FileContents:
         files=(*held.files, path),
     )
 
-
+# %% ../../../nbs/data/readers/ptychodus_npz.ipynb #6f2a052f
 def _beside(path: Path, mine: str, other: str, kind: str) -> Path | None:
     """A file of another kind that belongs to this one by its name."""
     names = (path.with_name(name) for name in partner_names(path, mine, other) if name.endswith(".npz"))
@@ -170,7 +170,7 @@ def read_npz_diffraction(path: Path) -> FileContents:
     note = "the positions are in a product, and are paired with these patterns by index"
     return FileContents("Ptychodus diffraction, NPZ", patterns, bad_pixels=bad, notes=(note,))
 
-
+# %% ../../../nbs/data/readers/ptychodus_npz.ipynb #c90fb20c
 def read_pinn_export(path: Path) -> FileContents:
     """What Ptychodus exports for PtychoPINN holds.
 

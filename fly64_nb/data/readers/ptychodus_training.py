@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..experiment import Experiment
+from ..experiment import Experiment, experiment_said
 from ..files import FormatError
 from .contents import FileContents, Positions
 from .hdf5 import has, is_hdf5, keys_in, opened, patterns_in, read_array, scalar, with_links
@@ -76,14 +76,14 @@ def training_experiment(
     energy_eV: float | None, distance_m: float | None, pixel_m: tuple[float, float] | None, window: tuple[int, int]
 ) -> Experiment:
     """The experiment with the detector's pixel, which is not in the file: ``lambda z / (N p)`` from the object's."""
-    wavelength = Experiment(energy_eV=energy_eV).wavelength_m
+    wavelength = experiment_said(energy_eV=energy_eV).wavelength_m
     detector = None
     if wavelength is not None and distance_m is not None and pixel_m is not None:
         detector = (
             wavelength * distance_m / (window[0] * pixel_m[0]),
             wavelength * distance_m / (window[1] * pixel_m[1]),
         )
-    return Experiment(energy_eV=energy_eV, distance_m=distance_m, detector_pixel_m=detector)
+    return experiment_said(energy_eV=energy_eV, distance_m=distance_m, detector_pixel_m=detector)
 
 
 PTYCHODUS_TRAINING = Reader("ptychodus training data", is_training_data, with_links(read_training_data), order=90)

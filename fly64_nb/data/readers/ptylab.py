@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.constants import c, e, h
 
-from ..experiment import Experiment
+from ..experiment import experiment_said
 from ..files import FormatError
 from .contents import FileContents, Patterns, Positions
 from fly64_nb.data.readers.hdf5 import (
@@ -112,7 +112,7 @@ def read_ptylab(path: Path) -> FileContents:
     with opened(path) as file:
         positions = ptylab_encoder(path, file, patterns.shape[0])
     assert wavelength is not None and pixel is not None
-    experiment = Experiment(energy_eV=h * c / wavelength / e, distance_m=distance, detector_pixel_m=(pixel, pixel))
+    experiment = experiment_said(energy_eV=h * c / wavelength / e, distance_m=distance, detector_pixel_m=(pixel, pixel))
     return FileContents(
         "PtyLab data, HDF5",
         patterns=turned(patterns, int(code)),

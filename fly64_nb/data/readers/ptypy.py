@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..experiment import Experiment, known
+from ..experiment import Experiment, experiment_said, known
 from ..files import FormatError
 from .contents import FileContents, Patterns, Positions
 from fly64_nb.data.readers.hdf5 import (
@@ -62,7 +62,7 @@ def pair_of(file: Any, key: str) -> tuple[float, float] | None:
 def ptyd_experiment(file: Any, where: str = "meta") -> Experiment:
     """Energy, distance and detector pixel from a group of a PtyPy file."""
     energy = scalar(file, f"{where}/energy")
-    return Experiment(
+    return experiment_said(
         energy_eV=None if energy is None else energy * 1e3,
         distance_m=scalar(file, f"{where}/distance"),
         detector_pixel_m=pair_of(file, f"{where}/psize"),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..base import Base, MeasuredScan
+from ..experiment import parse_experiment, told_over
 from ..files import FormatError, array_headers, compression, first_bytes, load_arrays
 from .checks import LARGEST, windows_inside
 from .contents import FileContents
@@ -283,13 +284,16 @@ def read_contents(
     reader = choose_reader(path, readers).item
     links = options.follow_links and "follow_links" in inspect.signature(reader.read).parameters
     read = reader.read(Path(path), **({"follow_links": True} if links else {}))
+    if options.experiment:
+        read = replace(read, experiment=told_over(read.experiment, parse_experiment(options.experiment)))
     if not isinstance(read, FileContents):
         names = ("probe", "zone_plate", "positions_unit", "adu_per_photon")
         given = [name for name in names if getattr(options, name)]
         if given:
             flag = "--" + given[0].replace("_", "-")
             raise FormatError(path, None, f"{flag}, and a file that needs no conversion", f"no {flag}")
-        return reader.name, read
+        pixel = read.experiment.object_pixel_m((len(read.probe),) * 2)
+        return reader.name, replace(read, pixel_size_m=pixel[0]) if pixel and not read.pixel_size_m else read
     if options.probe is None:
         return reader.name, read
     other = read_probe(options.probe, readers, options.follow_links)

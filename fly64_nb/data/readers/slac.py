@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..experiment import Experiment
+from ..experiment import experiment_said
 from ..files import FormatError, array_headers, npz_keys, npz_patterns
 from .arrays import complex_array, coordinates, number, read_arrays
 from .contents import FileContents, Positions
@@ -36,7 +36,7 @@ def is_slac(path: Path) -> bool:
     shape, n = headers["diffraction"][0], int(np.prod(headers[START[0]][0], dtype=object))
     return len(shape) == 3 and shape[2] == n and (shape[0] != n or "xcoords" not in headers)
 
-
+# %% ../../../nbs/data/readers/slac.ipynb #db4d4657
 def read_slac(path: Path) -> FileContents:
     """What an NPZ of SLAC holds.
 
@@ -53,7 +53,7 @@ def read_slac(path: Path) -> FileContents:
     probe, obj = legacy_probe(path, arrays["probeGuess"]), arrays.get("objectGuess")
     unit = "px" if max(np.abs(y).max(), np.abs(x).max()) > LARGEST_METRES else "m"
     pitch = number(arrays, UNITS[3])
-    experiment = Experiment(
+    experiment = experiment_said(
         energy_eV=number(arrays, UNITS[0]) or number(arrays, UNITS[1]),
         distance_m=number(arrays, UNITS[2]),
         detector_pixel_m=None if pitch is None else (pitch, pitch),

@@ -16,6 +16,7 @@ from scipy import fft
 from scipy.spatial import cKDTree
 
 from ..base import Base, MeasuredScan
+from ..experiment import parse_experiment
 from ..files import FormatError
 from .checks import LARGEST, probe_modes, windows_inside, zero_frequency
 from .contents import FileContents, Patterns, Positions
@@ -40,6 +41,8 @@ class ReadOptions:
         File that has the probe, where this one has none.
     zone_plate : str
         Its numbers, where the probe is that of a zone plate: ``"outermost_nm=50,stop=0.4,defocus_um=100"``.
+    experiment : str
+        What the file does not say of it, or says wrongly: ``"energy_keV=8.2,distance_m=2,detector_um=75"``.
     positions_unit : "", "px", "um" or "m"
         Of the scan positions, whatever the file says.
     adu_per_photon : float or None
@@ -58,6 +61,7 @@ class ReadOptions:
 
     probe: Path | None = None
     zone_plate: str = ""
+    experiment: str = ""
     positions_unit: str = ""
     adu_per_photon: float | None = None
     orientation: str = ""
@@ -66,6 +70,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.positions_unit not in ("", "px", "um", "m"):
             raise ValueError(f"positions unit {self.positions_unit!r} is unknown; there are px, um and m")
+        parse_experiment(self.experiment)
         if self.zone_plate:
             read_zone_plate(self.zone_plate)
         if self.zone_plate and self.probe:
@@ -561,7 +566,7 @@ def tell(path: str | Path, contents: FileContents, options: ReadOptions) -> Stor
     held, patterns = contents.positions, contents.patterns
     if held is None:
         raise FormatError(path, None, f"{contents.format} without scan positions", "scan positions")
-    words, modes = list(contents.notes), None
+    words, modes = [*contents.notes, *([f"told: {options.experiment}"] if options.experiment else [])], None
     if contents.probe is not None:
         probe = np.swapaxes(contents.probe, -1, -2) if contents.transposed else contents.probe
         modes, said = probe_modes(path, "probe", probe, contents.opr_weights)

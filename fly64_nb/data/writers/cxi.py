@@ -30,9 +30,8 @@ def cxi_geometry(path: Path, scan: Base | MeasuredScan) -> tuple[float, float, t
     pixel = known.object_pixel_m(window)
     if known.energy_eV is None or known.distance_m is None or known.detector_pixel_m is None or pixel is None:
         missing = [name for name in ("energy_eV", "distance_m", "detector_pixel_m") if getattr(known, name) is None]
-        raise FormatError(
-            path, None, f"an experiment without {', '.join(missing)}", "all of it: CXI has no object pixel"
-        )
+        needed = "all of it, as the format has no object pixel: --experiment energy_keV=..,distance_m=..,detector_um=.."
+        raise FormatError(path, None, f"an experiment without {', '.join(missing)}", needed)
     if scan.pixel_size_m is not None and abs(scan.pixel_size_m / pixel[0] - 1) > 0.01:
         found = f"an object pixel of {scan.pixel_size_m:.4g} m"
         raise FormatError(path, None, found, f"the {pixel[0]:.4g} m that energy, distance and detector pixel give")
