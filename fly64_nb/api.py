@@ -106,7 +106,7 @@ def _files_among(given: Sequence[str | Path]) -> tuple[tuple[str, ...], tuple[Pa
     is_file = lambda one: str(one).endswith((".py", ".ipynb"))
     return tuple(str(one) for one in given if not is_file(one)), tuple(Path(one) for one in given if is_file(one))
 
-
+# %% ../nbs/api.ipynb #8feb410b
 def run(
     study: str | Path,
     design: StudyDesign | None = None,
@@ -130,7 +130,6 @@ def run(
     ----------
     study : path
         Study root: the folder that holds the study, or will.
-    design : StudyDesign, optional
     base : path, optional
         File to start from.
     methods, axes, readers : sequence of str or path
@@ -142,22 +141,13 @@ def run(
         Of a method to its settings, ``{"LSQML": {"epochs": 40}}``; of a further axis to its values.
     workers, scheduler, limits
         As of `fly64_nb.engine.cluster.Runner`.
-    progress : bool
-        Show a progress bar.
     **fields
         Fields of the design: ``profile="tiny", doses=[1e3, 1e4], replicates=3``.
     """
     names, files = _files_among(methods)
     more = tuple(map(Path, axes)), tuple(map(Path, readers))
     asked = Request(
-        fields,
-        Path(base) if base else None,
-        vary or {},
-        names,
-        settings or {},
-        files,
-        *more,
-        reading=dict(reading or {}),
+        fields, Path(base) if base else None, vary or {}, names, settings or {}, files, *more, reading=reading or {}
     )
     asked = asked.over(request_of(design, study)) if design else asked
     return run_request(study, asked, progress, workers=workers, scheduler=scheduler, limits=limits or Limits())

@@ -42,7 +42,7 @@ from .study.condition import Condition
 from .study.layout import Layout, job_name
 
 # %% auto #0
-__all__ = ['PICTURES', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob', 'comparison_jobs',
+__all__ = ['PICTURES', 'IMPORTS', 'ring_correlations', 'compare', 'complex_correlations', 'ComparisonJob', 'comparison_jobs',
            'build_comparison_jobs', 'execute_comparison_jobs', 'write_summary', 'study_metrics', 'write_study_metrics',
            'Comparison', 'Image', 'compare_condition', 'read_image', 'expected_photons', 'align_flat_object',
            'flat_object_rows', 'with_flat_objects', 'study_comparison', 'write_comparison']
@@ -153,6 +153,12 @@ class ComparisonJob(Job):
 
 PICTURES = ("comparison", "frc", "correlation_heatmap", "ms_ssim_heatmap")
 
+# %% ../nbs/06_comparison.ipynb #96964532
+IMPORTS = (
+    "fly64_nb.comparison", "torchmetrics.functional.image", "fly64_nb.show.images", "fly64_nb.show.curves",
+    "fly64_nb.show.prior",
+)  # fmt: skip
+
 # %% ../nbs/06_comparison.ipynb #e759947d
 def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJob]:
     """Every comparison of a design in fixed order; methods and views as far as earlier phases make them."""
@@ -196,13 +202,7 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
                 pictures=True,
                 memory_gb=2.0,
                 family="torch",
-                imports=(
-                    "fly64_nb.comparison",
-                    "torchmetrics.functional.image",
-                    "fly64_nb.show.images",
-                    "fly64_nb.show.curves",
-                    "fly64_nb.show.prior",
-                ),
+                imports=IMPORTS,
             )
         )
     return jobs

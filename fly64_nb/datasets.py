@@ -183,12 +183,10 @@ def make_datasets(
         "gap_px": split.gap,
         "dropped_positions": split.dropped,
         "split_axis": "y",
-        "gridsize": gridsize,
-        "neighbor_count": neighbor_count,
-        "pixel_size_m": base.pixel_size_m,
-        "base_digest": base.digest,
+        "gridsize": gridsize, "neighbor_count": neighbor_count,
+        "pixel_size_m": base.pixel_size_m, "base_digest": base.digest,
         "source": base.source,
-    }
+    }  # fmt: skip
     physics = base.experiment.at_dose(dose).record()
     metadata |= {"experiment": physics} if physics else {}
     mask = base.mask if mode == "thin" else None  # what is simulated has every pixel

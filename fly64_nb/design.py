@@ -148,7 +148,7 @@ class ChosenAxis:
 # %% ../nbs/00_design.ipynb #8e51f5af
 THE_PROBE = "the probe"  # what a method learns from that is trained once for a study; no view can have this name
 
-
+# %% ../nbs/00_design.ipynb #01e874d3
 @dataclass(frozen=True, config=_STRICT)
 class ChosenMethod:
     """A method of a study and its settings; see `fly64_nb.methods.method.Method`.
@@ -620,9 +620,6 @@ def build_design_job(
 
     Parameters
     ----------
-    study : path
-    design : StudyDesign
-    base_file : path, optional
     recovered_by : ChosenMethod, optional
         Method that recovers a measured scan.
     reader : str
@@ -632,26 +629,19 @@ def build_design_job(
     partners : iterable of str
         Names of files beside it that were read with it.
     """
-    study = Path(study)
+    study, by = Path(study), recovered_by
     beside = [file for name in partners if base_file and (file := Path(base_file).with_name(name)).is_file()]
     probe = [study / reading["probe"]] if reading and reading.get("probe") else []
     source = os.path.relpath(Path(base_file).resolve(), study.resolve()) if base_file else ""
     builtin = {name: getattr(design, name) for name in ("profile", "patch_size", "guard_band", "footprint_energy")}
-    with_method = (
-        {"recover": recovered_by.name, "recover_source": recovered_by.source, "profile": design.profile}
-        if recovered_by
-        else {}
-    )
+    with_method = {"recover": by.name, "recover_source": by.source, "profile": design.profile} if by else {}
     return Job(
         phase="phase_a",
         name="design",
         notebook="00_design.ipynb",
         study=study,
         parameters={
-            "study": ".",
-            "base_file": source,
-            **({} if base_file else builtin),
-            **with_method,
+            **{"study": ".", "base_file": source, **({} if base_file else builtin), **with_method},
             **({"reader": reader} if reader else {}),
             **({"reading": dict(reading)} if reading else {}),
             "seed": design.simulation_seed,
@@ -659,10 +649,10 @@ def build_design_job(
         inputs=tuple(dict.fromkeys((Path(base_file), *beside, *probe))) if base_file else (),
         outputs=(Layout(study).base,),
         log_path=study / "phase_a" / "design.log",
-        imports=("fly64_nb.design", "fly64_nb.show.images", *(recovered_by.imports if recovered_by else ())),
-        sources=(*((recovered_by.source,) if recovered_by else ()), *((reader,) if reader else ())),
-        family=recovered_by.family if recovered_by else "",
-        gpu=recovered_by is not None,
+        imports=("fly64_nb.design", "fly64_nb.show.images", *(by.imports if by else ())),
+        sources=(*((by.source,) if by else ()), *((reader,) if reader else ())),
+        family=by.family if by else "",
+        gpu=by is not None,
     )
 
 # %% ../nbs/00_design.ipynb #d666ea02

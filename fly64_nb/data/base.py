@@ -145,7 +145,7 @@ def check_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], window: int
         if array.dtype.kind in "fc" and not np.isfinite(array).all():
             raise FormatError(path, key, "values that are not finite", "finite values")
 
-
+# %% ../../nbs/data/base.ipynb #44bba54c
 def read_base(path: str | Path) -> Base:
     """Read back a base that `write_base` wrote.
 

@@ -17,7 +17,7 @@ __all__ = ['STATED', 'Experiment', 'known', 'experiment_said', 'read_experiment'
 # %% ../../nbs/data/experiment.ipynb #be0ab9a7
 _LEAST = 1e-60  # no quantity is as small, and none as large as its inverse
 
-
+# %% ../../nbs/data/experiment.ipynb #eb4ff135
 @dataclass(frozen=True)
 class Experiment:
     """What is known of an experiment, in SI units except for the energy.

@@ -20,7 +20,7 @@ __all__ = ['UNKNOWN', 'UNKNOWN_PIXEL', 'write_product', 'in_photons', 'write_dif
 UNKNOWN = Experiment()
 UNKNOWN_PIXEL = "Pixel size unknown: 1 nm stands in for one pixel."
 
-
+# %% ../../nbs/data/product.ipynb #2f1ab230
 def write_product(
     path: str | os.PathLike,
     obj: np.ndarray,
@@ -40,14 +40,9 @@ def write_product(
 
     Parameters
     ----------
-    obj : (h, w) complex array
-    probe : (N, N) or (modes, N, N) complex array
+    obj, probe : (h, w), (N, N) or (modes, N, N) complex array
     y, x : (n,) float arrays
         Window centres in pixels, in the frame in which `origin` is the object's first pixel.
-    origin : (int, int)
-    pixel_size_m : float or None
-    name, comments : str
-    loss : (epochs,) float array, optional
     scan_index : (n,) int array, optional
         Index of each position in the full scan.
     photons : float
@@ -66,8 +61,7 @@ def write_product(
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs.update(_product_attributes(name, comments.strip(), photons, experiment))
         file["probe_position_indexes"] = np.arange(len(y)) if scan_index is None else np.asarray(scan_index)
-        file["probe_position_y_m"] = np.asarray(y, float) * size
-        file["probe_position_x_m"] = np.asarray(x, float) * size
+        file["probe_position_y_m"], file["probe_position_x_m"] = (np.asarray(c, float) * size for c in (y, x))
         file["probe"] = modes[None].astype(np.complex64)
         file["object"] = obj[None].astype(np.complex64)
         for key in ("probe", "object"):

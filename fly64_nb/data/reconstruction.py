@@ -83,24 +83,20 @@ def write_reconstruction(
     Parameters
     ----------
     path, product : path
-        Of the two files; without the second there is no product.
+        Of both files; without the second there is no product.
     found : Reconstruction
     data : Dataset
         That it was made of.
-    method : str
     environment : dict
         Versions of packages and the machine.
     """
     condition, pixel = data.condition, data.metadata.get("pixel_size_m")
-    y = data.known_y if found.y is None else found.y
-    x = data.known_x if found.x is None else found.x
-    plain = isinstance(found.settings, dict)
-    settings = dict(found.settings) if plain else asdict(found.settings)
+    y, x = (known if new is None else new for known, new in ((data.known_y, found.y), (data.known_x, found.x)))
+    settings = dict(found.settings) if isinstance(found.settings, dict) else asdict(found.settings)
     metadata = {
         "schema": 2, "method": method, "condition": condition.values(), "patterns": len(data), "settings": settings,
         "seconds": found.seconds, "engine": found.engine, "epoch": found.epoch, "converged": found.converged,
-        "notes": list(found.notes),
-        "device": found.device, "environment": environment, "pixel_size_m": pixel,
+        "notes": list(found.notes), "device": found.device, "environment": environment, "pixel_size_m": pixel,
     }  # fmt: skip
     write_npz(
         path,

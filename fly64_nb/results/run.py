@@ -117,7 +117,7 @@ class Prepared:
     reader: str = ""
     reading: Mapping[str, Any] = field(default_factory=dict)
 
-
+# %% ../../nbs/results/run.ipynb #27896fa6
 def choose_axes(vary: Mapping[str, Sequence[float]], found: Mapping[str, tuple[Axis, str]]) -> tuple[ChosenAxis, ...]:
     """Further axes with their values, as a design keeps them.
 

@@ -166,6 +166,8 @@ Tables = dict[tuple[str, ...], dict[str, Setting]]
 Target = Annotated[float, Field(ge=0, lt=1)]  # the overlap of a view
 _FILES = ("method_files", "axis_files", "reader_files")
 _READING = tuple(one.name for one in fields(ReadOptions))
+
+# %% ../../nbs/results/study_file.ipynb #8f406889
 # fields of the design that have a table, an entry above, or are no choice of a person's
 _OF_THEIR_OWN = ("overlap_targets", "axes", "methods", "splits")
 

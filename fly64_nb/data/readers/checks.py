@@ -57,7 +57,7 @@ def mean_variant(probe: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndar
     )
     return np.tensordot(weights.mean(0), probe, 1), words
 
-
+# %% ../../../nbs/data/readers/checks.ipynb #74c5e491
 def probe_modes(
     path: str | Path, key: str | None, probe: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[str]]:

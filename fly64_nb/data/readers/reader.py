@@ -245,7 +245,7 @@ def choose_reader(path: str | Path, readers: Iterable[str | Path] = ()) -> Found
     needed = f"a file that one of the readers takes (asked: {', '.join(asked)}), or a reader for it (--reader PATH)"
     raise FormatError(path, None, describe_file(path), needed)
 
-
+# %% ../../../nbs/data/readers/reader.ipynb #438c1a94
 def read_probe(path: str | Path, readers: Iterable[str | Path] = (), follow_links: bool = False) -> Any:
     """What has a `probe`: a file of any format, an NPZ with a probe alone, or an NPY that is one.
 
@@ -270,7 +270,7 @@ def read_probe(path: str | Path, readers: Iterable[str | Path] = (), follow_link
         raise FormatError(path, "probe", "none", "a probe")
     return read
 
-
+# %% ../../../nbs/data/readers/reader.ipynb #13dfdeec
 def read_contents(
     path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID
 ) -> tuple[str, FileContents | Base | MeasuredScan]:
@@ -335,7 +335,7 @@ def made_of(
     made = check_read(path, name, understand(path, read, options, most), some=most is not None)
     return judged(path, made, options) if isinstance(made, Base) and made.counts is not None else made
 
-
+# %% ../../../nbs/data/readers/reader.ipynb #7ad4b7b7
 def read_base_file(
     path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID, most: int | None = None
 ) -> Base | MeasuredScan:

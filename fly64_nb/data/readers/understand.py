@@ -85,7 +85,7 @@ class ReadOptions:
         said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
         return said | ({"probe": os.path.relpath(self.probe.resolve(), Path(folder).resolve())} if self.probe else {})
 
-
+# %% ../../../nbs/data/readers/understand.ipynb #40fcb2b0
 def read_options(record: Mapping[str, Any], folder: str | Path = ".") -> ReadOptions:
     """Options back from a record, its path relative to a folder.
 
@@ -159,7 +159,7 @@ def fits_scan(y: np.ndarray, x: np.ndarray, window: int, shape: tuple[int, int] 
     fits = all(extent <= room + 1 for extent, room in extents)
     return fits and max(extent / max(room, 1) for extent, room in extents) > 0.1
 
-
+# %% ../../../nbs/data/readers/understand.ipynb #73bbef72
 def unit_factor(
     path: str | Path, held: Positions, pixel: tuple[float, float] | None, window: int,
     shape: tuple[int, int] | None, asked: str = "",
@@ -435,7 +435,7 @@ def read_counts(
         counts[:, bad] = 0
     return counts, (~bad if bad.any() else None), words
 
-
+# %% ../../../nbs/data/readers/understand.ipynb #2b9faecc
 def check_bad(path: str | Path, key: str, bad: np.ndarray) -> list[str]:
     """What to say of bad pixels; FormatError if they are more than half of the detector."""
     share = float(bad.mean())
@@ -622,7 +622,6 @@ def understand(
     ----------
     path : str or Path
         The file, for messages.
-    contents : FileContents
     options : ReadOptions
         Its probe is that of the caller; its orientation is applied if it names a relative.
     most : int, optional

@@ -125,7 +125,7 @@ def _squares(positive: np.ndarray, whole_already: bool) -> Values | None:
     unit = common_divisor(squares)
     return unit and Values(True, unit, words=f"normalised amplitudes: their squares are multiples of {unit:.6g}")  # type: ignore[return-value]
 
-
+# %% ../../../nbs/data/readers/values.ipynb #e7368495
 def find_values(
     path: str | Path, key: str, few: np.ndarray, bad: np.ndarray, amplitude: bool = False, adu: float | None = None
 ) -> Values:

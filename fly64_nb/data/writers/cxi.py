@@ -37,7 +37,7 @@ def cxi_geometry(path: Path, scan: Base | MeasuredScan) -> tuple[float, float, t
         raise FormatError(path, None, found, f"the {pixel[0]:.4g} m that energy, distance and detector pixel give")
     return known.energy_eV * e, known.distance_m, known.detector_pixel_m, scan.pixel_size_m or pixel[0]
 
-
+# %% ../../../nbs/data/writers/cxi.ipynb #359cb9ef
 def write_cxi(files: tuple[Path, ...], scan: Base | MeasuredScan) -> list[str]:
     """Write a CXI file."""
     import h5py

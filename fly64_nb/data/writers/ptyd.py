@@ -19,6 +19,11 @@ from .writer import Writer, needed_counts
 __all__ = ['PTYD', 'write_ptyd']
 
 # %% ../../../nbs/data/writers/ptyd.ipynb #c349617f
+def _kind_of(value: object) -> str:
+    """What PtyPy's own storage calls a value; without it, its reader takes a number for an array without a length."""
+    return "string" if isinstance(value, str) else "array" if isinstance(value, np.ndarray) else "scalar"
+
+
 def write_ptyd(files: tuple[Path, ...], scan: Base | MeasuredScan) -> list[str]:
     """Write prepared data of PtyPy."""
     import h5py
@@ -34,7 +39,8 @@ def write_ptyd(files: tuple[Path, ...], scan: Base | MeasuredScan) -> list[str]:
             "center": np.array([window / 2, window / 2]), "num_frames": n, "propagation": "farfield",
         }  # fmt: skip
         for key, value in about.items():
-            file[f"meta/{key}"] = value
+            file[f"meta/{key}"] = np.bytes_(value) if isinstance(value, str) else value
+            file[f"meta/{key}"].attrs["type"] = _kind_of(value)
         chunk = file.create_group("chunks/0")
         kind = np.int32 if counts.max() < 2**31 else np.uint32
         chunk.create_dataset("data", data=counts, dtype=kind, chunks=(1, window, window), compression="gzip")

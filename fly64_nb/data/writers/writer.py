@@ -95,7 +95,7 @@ def choose_writer(target: str | Path, to: str = "") -> Writer:
         f"{target}: the suffix says no format; there are {known}, or --to with one of {', '.join(writers)}"
     )
 
-
+# %% ../../../nbs/data/writers/writer.ipynb #742b23f6
 def convert(
     source: str | Path, target: str | Path, to: str = "", readers: Iterable[str | Path] = (),
     options: ReadOptions = NOTHING_SAID, pixel_m: float | None = None,

@@ -56,7 +56,7 @@ def blocks_inner(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> fl
     """``Re <a, b>``, summed over the blocks of unknowns."""
     return sum(real_inner(one, other) for one, other in zip(a, b))
 
-
+# %% ../../../nbs/methods/likelihood/probe.ipynb #60bb964c
 class Conjugate:
     """Directions of Polak and Ribière over blocks of unknowns, one after the other.
 
