@@ -74,9 +74,9 @@ def test_status_of_a_finished_and_of_a_damaged_study(study, copy):
     assert "failed" not in shown and "left" not in shown
     (copy / "phase_f" / "dose_10000" / "dense" / "test" / "LSQML" / "product.h5").unlink()
     rows = table_rows(fly64("status", copy).stdout)
-    assert "left" in rows["phase"] and rows["F"][2:5] == ["18", "17", "1"]
+    assert "left" in rows["phase"] and rows["F"][2:5] == ["24", "23", "1"]
     rows = table_rows(fly64("status", study, "--only", "PINN", "--view", "dense").stdout)
-    assert rows["E"][2:4] == ["1", "1"] and rows["F"][2:4] == ["2", "2"] and "G" not in rows
+    assert rows["E"][2:4] == ["1", "1"] and rows["F"][2:4] == ["3", "3"] and "G" not in rows
 
 
 def test_logs_are_found_by_condition_and_method(study):
@@ -118,7 +118,7 @@ def test_why_leads_from_a_comparison_back_to_the_base(study):
 
 
 def test_a_dry_run_says_what_would_be_run_and_why(copy):
-    assert "0 of 35 jobs" in fly64("run", copy, "--dry-run").stdout
+    assert "0 of 41 jobs" in fly64("run", copy, "--dry-run").stdout
     damaged = copy / "phase_d" / "dose_10000" / "dense" / "dense_test.npz"
     damaged.write_bytes(damaged.read_bytes()[:5000])
     shown = fly64("run", copy, "--dry-run").stdout

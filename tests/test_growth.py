@@ -242,7 +242,7 @@ def test_what_is_held_fixed_is_refused_by_name(copy):
 def test_python_does_the_same_and_raises_what_a_terminal_prints(copy, tmp_path, capsys):
     study = api.run(copy, get_study_design("tiny", doses=[1e4]))
     assert study.path == copy and (study.progress["state"] == "compared").all()
-    assert "35/35" in capsys.readouterr().err  # the progress bar
+    assert "41/41" in capsys.readouterr().err  # the progress bar
     with pytest.raises(ValueError, match="profile: 'tiny' there, 'full' asked for"):
         api.run(copy, profile="full", progress=False)
     toy = write_notebook(tmp_path / "toy.ipynb", METHOD)

@@ -68,7 +68,7 @@ CASES = {
     "a layer of a network": (
         "methods/networks/layers.py",
         lambda s: s + "\nDEPTH = 1\n",
-        {"e PINN": 3, "e Supervised": 1, "f PINN": 6, "f Supervised": 6, **COMPARED},
+        {"e PINN": 3, "e Supervised": 1, "f PINN": 9, "f Supervised": 9, **COMPARED},  # three of them on a flat object
     ),
     "a metric": ("quality/metrics.py", lambda s: s + "\nBEST = 1\n", COMPARED),
     "how jobs are run": ("results/plan.py", lambda s: s + "\nPHASE = 1\n", {}),
@@ -89,7 +89,8 @@ def test_a_change_of_the_code_makes_only_what_stands_on_it_stale(study, tree, ca
 def test_growth_makes_only_what_is_new(study):
     assert stale(study) == {}
     new_dose = {"c": 1, "d": 3, "b": 1, "e PINN": 3, "e Supervised": 1, "f PINN": 6, "f Supervised": 6, "f LSQML": 6}
-    assert stale(study, fields={"doses": [1e3]}) == {**new_dose, "g": 6}
+    with_flat_objects = {**new_dose, "f PINN": 9, "f Supervised": 9}
+    assert stale(study, fields={"doses": [1e3]}) == {**with_flat_objects, "g": 6}
     assert stale(study, fields={"replicates": 2}) == {**new_dose, "g": 6}
     assert stale(study, settings={"LSQML": {"epochs": 7}}) == {"f LSQML": 6, **COMPARED}
     assert stale(study, fields={"ms_ssim_sigma": 1.5}) == COMPARED
