@@ -361,3 +361,14 @@ def convert_to_pair(base, folder):
     """The base as a pty-chi pair."""
     write_base(folder / "in.npz", base)
     return convert(folder / "in.npz", folder / "pair.hdf5", "pty-chi")
+
+
+def test_what_a_file_lacks_of_the_experiment_can_be_told(tmp_path):
+    base = builtin_base(60, 60, 5.0, window=32, seed=3)
+    write_base(tmp_path / "base.npz", replace(base, pixel_size_m=None))
+    told = ReadOptions(experiment="energy_keV=10,distance_m=2,detector_um=75")
+    read = read_base_file(tmp_path / "base.npz", options=told)
+    assert read.experiment.energy_eV == 1e4 and read.pixel_size_m == pytest.approx(103.3e-9, rel=1e-3)
+    assert read_base_file(tmp_path / "base.npz").pixel_size_m is None
+    with pytest.raises(ValueError, match="found 'energy=1'"):
+        ReadOptions(experiment="energy=1")

@@ -271,6 +271,12 @@ def read_probe(path: str | Path, readers: Iterable[str | Path] = (), follow_link
     return read
 
 # %% ../../../nbs/data/readers/reader.ipynb #13dfdeec
+def _with_pixel(read: Base | MeasuredScan) -> Base | MeasuredScan:
+    """What was read, with the object pixel of its experiment where it has none of its own."""
+    pixel = None if read.pixel_size_m else read.experiment.object_pixel_m((len(read.probe),) * 2)
+    return replace(read, pixel_size_m=pixel[0]) if pixel else read
+
+
 def read_contents(
     path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID
 ) -> tuple[str, FileContents | Base | MeasuredScan]:
@@ -284,7 +290,7 @@ def read_contents(
     reader = choose_reader(path, readers).item
     links = options.follow_links and "follow_links" in inspect.signature(reader.read).parameters
     read = reader.read(Path(path), **({"follow_links": True} if links else {}))
-    if options.experiment:
+    if options.experiment and isinstance(read, (FileContents, Base, MeasuredScan)):
         read = replace(read, experiment=told_over(read.experiment, parse_experiment(options.experiment)))
     if not isinstance(read, FileContents):
         names = ("probe", "zone_plate", "positions_unit", "adu_per_photon")
@@ -292,8 +298,7 @@ def read_contents(
         if given:
             flag = "--" + given[0].replace("_", "-")
             raise FormatError(path, None, f"{flag}, and a file that needs no conversion", f"no {flag}")
-        pixel = read.experiment.object_pixel_m((len(read.probe),) * 2)
-        return reader.name, replace(read, pixel_size_m=pixel[0]) if pixel and not read.pixel_size_m else read
+        return reader.name, _with_pixel(read) if options.experiment else read
     if options.probe is None:
         return reader.name, read
     other = read_probe(options.probe, readers, options.follow_links)
