@@ -227,6 +227,7 @@ def test_evidence_holds_every_job_log_and_manifest(site, study):
 WHOLE = """async () => {
     const whole = document.documentElement;
     for (let y = 0; y < whole.scrollHeight; y += 600) { scrollTo(0, y); await new Promise(r => setTimeout(r, 10)) }
+    for (const i of document.images) i.loading = 'eager';  // what was scrolled past in 10 ms is put off for ever
     const late = new Promise(r => setTimeout(r, 20000));  // Chromium forgets a decode now and then
     await Promise.race([late, Promise.all([...document.images].map(i => i.decode().catch(() => 0)))]);
     const missing = [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(-80));
