@@ -114,7 +114,8 @@ def run(
     base: str | Path | None = None,
     methods: Sequence[str | Path] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    vary: Mapping[str, Sequence[float]] | None = None,
+    vary: Mapping[str, Sequence[float | str]] | None = None,
+    beamlines: Sequence[str] = (),
     axes: Sequence[str | Path] = (),
     readers: Sequence[str | Path] = (),
     reading: Mapping[str, Any] | None = None,
@@ -139,6 +140,8 @@ def run(
         ``{"probe": "probe.npy", "experiment": "energy_keV=8.2"}``.
     settings, vary : mapping, optional
         Of a method to its settings, ``{"LSQML": {"epochs": 40}}``; of a further axis to its values.
+    beamlines : sequence of str
+        Sets of imperfections by name: each alone, and all together.
     workers, scheduler, limits
         As of `fly64_nb.engine.cluster.Runner`.
     **fields
@@ -147,7 +150,8 @@ def run(
     names, files = _files_among(methods)
     more = tuple(map(Path, axes)), tuple(map(Path, readers))
     asked = Request(
-        fields, Path(base) if base else None, vary or {}, names, settings or {}, files, *more, reading=reading or {}
-    )
+        fields, Path(base) if base else None, vary or {}, tuple(beamlines), names, settings or {}, files, *more,
+        reading=reading or {},
+    )  # fmt: skip
     asked = asked.over(request_of(design, study)) if design else asked
     return run_request(study, asked, progress, workers=workers, scheduler=scheduler, limits=limits or Limits())

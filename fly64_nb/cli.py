@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS',
-           'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY', 'tell', 'option',
-           'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init',
-           'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results',
-           'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert', 'leaderboard_table', 'tell_arena',
-           'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs',
-           'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare',
-           'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
+           'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY', 'IMPERFECTION',
+           'tell', 'option', 'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from',
+           'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer',
+           'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert', 'leaderboard_table',
+           'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs',
+           'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct',
+           'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
            'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
-           'advice_tables', 'advise']
+           'advice_tables', 'lost_table', 'tell_lost', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -99,8 +99,8 @@ READING = (
         "--experiment",
         str,
         "",
-        "What the base's file does not say of the experiment: energy_keV=8.2,distance_m=2,detector_um=75,"
-        "exposure_s=0.1,photons_per_s=1e9.",
+        "What the base's file does not say of the experiment, or what that of the built-in base is:"
+        " energy_keV=8.2,distance_m=2,detector_um=75,exposure_s=0.1,photons_per_s=1e9.",
     ),
     option(
         "--positions-unit",
@@ -164,9 +164,16 @@ DESIGN = (
         [],
         "A further axis and its values, such as position_error=0.25,0.5; may be given again.",
     ),
+    option(
+        "--beamline",
+        list[str],
+        [],
+        "A set of imperfections by name, such as photon-counting-hard-xray: each alone, and all together; may be given "
+        "again.",
+    ),
     option("--cross", bool, False, "Cross further axes with each other, instead of varying one at a time."),
     *LUCK,
-    option("--methods", str, "", "Methods to compare, such as LSQML,PINN; all that the package brings, if not given."),
+    option("--methods", str, "", "Methods to compare, such as ML,ML+positions (with a remedy),ML-mask (without one)."),
     option("--method", list[Path], [], "Notebook or module with a method of your own; may be given again."),
     option("--axis", list[Path], [], "Notebook or module with an axis of your own; may be given again."),
     option("--reader", list[Path], [], "Notebook or module with a reader of your own; may be given again."),
@@ -290,6 +297,7 @@ def request_from(options: Mapping[str, Any]) -> Request:
         fields,
         base=options["base"],
         vary=dict(map(parse_values, options["vary"])),
+        beamlines=tuple(options["beamline"]),
         methods=tuple(name.strip() for name in methods.split(",")) if methods else (),
         settings=settings,
         method_files=tuple(options["method"]),
@@ -304,7 +312,10 @@ def prepared_from(study: Path, options: Mapping[str, Any]) -> Prepared:
     from fly64_nb.results.run import prepare_study
     from fly64_nb.results.study_file import request_for
 
-    return prepare_study(study, request_for(study, request_from(options)))
+    prepared = prepare_study(study, request_for(study, request_from(options)))
+    for line in prepared.notes:
+        tell(line)
+    return prepared
 
 
 @app.command()
@@ -1087,9 +1098,72 @@ def advice_tables(advice: Any) -> list[Table]:
         advice_table(advice_rows(advice.needed_overlaps, "overlap"), f"Overlap for {where}", overlaps, ["method"]),
     ]
 
+# %% ../nbs/cli.ipynb #a5a015d3
+IMPERFECTION = option(
+    "--imperfection",
+    str,
+    "",
+    "Instead: the photons that an imperfection costs (name of an axis or of a set, such as position_error; all: every "
+    "one), without and with remedies, and what to do about it.",
+)
+
+
+def lost_table(rows: Any, title: str) -> Table:
+    """Dose lost of one view for the terminal: imperfections and methods by dose."""
+    from rich.table import Table
+
+    from fly64_nb.quality.dose_lost import factor_in_short
+
+    def cell(row: Any) -> str:
+        if row["relation"] == "never":
+            return "no dose"
+        known = f" ({span(row['low'], row['high'])})" if row["low"] == row["low"] else ""
+        return f"{row['relation']}{factor_in_short(row['factor'])}{known}"
+
+    doses, table = sorted(set(rows["dose"])), Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for name in ("imperfection", "method"):
+        table.add_column(name, no_wrap=True)
+    for dose in doses:
+        table.add_column(f"{dose:g}", justify="right", no_wrap=True)
+    for (label, _, variant), here in rows.groupby(["imperfection", "method", "variant"], sort=False):
+        cells = {row["dose"]: cell(row) for _, row in here.iterrows()}
+        table.add_row(label, variant, *(cells.get(dose, "-") for dose in doses))
+    return table
+
+
+def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> None:
+    """Print what an imperfection costs, by view, and in words for the first view.
+
+    Raises
+    ------
+    ValueError
+        If the study has no imperfection, none of this name, or no comparison of it.
+    """
+    from fly64_nb.results.imperfection import dose_lost_of
+    from fly64_nb.results.study import open_study
+
+    opened = open_study(study)
+    lost = dose_lost_of(opened, split)
+    if lost is None:
+        needed = "`fly64 run STUDY --vary position_error=0.5,1` adds one, and compares it"
+        raise ValueError(f"{study}: found no comparison of an imperfect experiment in the {split} split; {needed}")
+    lost = lost.only(name).without(() if with_truth_trained else opened.truth_trained)
+    if lost.rows.empty:
+        raise ValueError(f"{study}: found no comparison of {name!r} in the {split} split; `fly64 run` makes it")
+    for view in lost.views:
+        title = f"Dose lost: times the photons of an ideal experiment, {view} view, {split} split"
+        console.print(lost_table(lost.rows[lost.rows["view"] == view], title))
+    seeds = lost.rows["seeds"].max()
+    noise = f"in brackets what {seeds} draws leave open" if seeds > 1 else "one seed: no uncertainty"
+    tell(f"columns: photons per exposure; > and <: bounds, nothing is extrapolated; {noise}")
+    for method in lost.methods(lost.views[0]):
+        tell(f"{method}, {lost.views[0]} view, {lost.dose:g} photons per exposure:")
+        for line in lost.sentences(lost.views[0], method):
+            tell(f"  - {line}")
+
 # %% ../nbs/cli.ipynb #e6f2d981
 @app.command()
-@takes(*QUALITY)
+@takes(*QUALITY, IMPERFECTION)
 def advise(study: StudyRoot, **options: Any) -> None:
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
@@ -1098,6 +1172,9 @@ def advise(study: StudyRoot, **options: Any) -> None:
     "lost" reached it, but not with more. "known to" holds what interpolation and noise leave open, where the noise was
     drawn several times; "simulated" are the neighbouring conditions that were really run: the first does not reach it,
     the second does. What is no better than a flat image never counts as reached.
+
+    With --imperfection it answers another question: how many times fewer photons an ideal experiment would need for
+    the same phase error, so what a better stage, detector or beam is worth.
     """
     from fly64_nb.physics.limits import photons_for_phase
     from fly64_nb.quality.advice import advise_study, in_short
@@ -1107,6 +1184,11 @@ def advise(study: StudyRoot, **options: Any) -> None:
         study = study.resolve()
         wanted, converted = wanted_quality(study, options)
         split, told = options["split"], options["with_truth_trained"]
+        if options["imperfection"]:
+            if wanted:
+                raise ValueError("found --imperfection and a wanted quality; needed is one of them")
+            tell_lost(study, options["imperfection"], split, told)
+            return
         advice = advise_study(study, split=split, with_truth_trained=told, **wanted)
         for table in advice_tables(advice):
             if table.row_count:

@@ -164,15 +164,15 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
     """Every comparison of a design in fixed order; methods and views as far as earlier phases make them."""
     layout = Layout(Path(study))
     fixed = {
-        "views": list(design.views), "methods": [m.name for m in design.methods], "flat_objects": [],
+        "views": list(design.views), "flat_objects": [],
         "seed": design.simulation_seed,
         "ms_ssim_sigma": design.ms_ssim_sigma, "frc_threshold": design.frc_threshold,
     }  # fmt: skip
     jobs = []
     for condition in design.conditions:
         folder, own = layout.comparison(condition), layout.dataset(condition)
-        made = [layout.reconstruction(condition, method.name) for method in design.methods]
-        made += [layout.flat_object(condition, method.name) for method in design.methods]
+        methods = [method.name for method in design.methods_on(condition)]
+        made = [path(condition, name) for path in (layout.reconstruction, layout.flat_object) for name in methods]
         shared = [path for view in design.views if (path := layout.dataset(condition.on(view))) != own]
         jobs.append(
             ComparisonJob(
@@ -188,6 +188,7 @@ def comparison_jobs(study: str | Path, design: StudyDesign) -> list[ComparisonJo
                     "split": condition.split,
                     "exposure": list(map(list, condition.exposure)),
                     "others": list(map(list, condition.others)),
+                    "methods": methods,
                     **fixed,
                 },  # fmt: skip
                 inputs=(own,),

@@ -33,11 +33,15 @@ def _check_headers(path: Path) -> None:
             raise FormatError(path, key, f"shape {shape} of {found}", wanted)
     n, window = headers["diffraction"][0][0], headers["probeGuess"][0][0]
     patterns = dict.fromkeys(("diffraction", "Y"), (n, window, window))
-    images = dict.fromkeys(("probeGuess", "known_probe", "mask"), (window, window))
+    images = dict.fromkeys(("probeGuess", "known_probe", "mask", "known_background"), (window, window))
     numbers = dict.fromkeys(("xcoords", "ycoords", "scan_index", "known_x", "known_y"), (n,))
     for key, wanted_shape in {**patterns, **images, **numbers}.items():
         if key in headers and headers[key][0] != wanted_shape:
             raise FormatError(path, key, f"shape {headers[key][0]}", f"{wanted_shape}, to go with the other arrays")
+    for key in ("modes", "known_modes"):
+        shape = headers[key][0] if key in headers else (1, window, window)
+        if shape[0] == 0 or shape[1:] != (window, window):
+            raise FormatError(path, key, f"shape {shape}", f"(modes, {window}, {window}), at least one mode")
     if n == 0:
         raise FormatError(path, "diffraction", "no patterns", "at least one")
 
@@ -64,7 +68,8 @@ def _check_numbers(path: Path, data: Dataset) -> None:
     arrays = {"diffraction": data.diffraction, "Y": data.Y, "objectGuess": data.object, "probeGuess": data.probe,
               "ycoords": data.y, "xcoords": data.x, "known_probe": data.known_probe, "known_y": data.known_y,
               "known_x": data.known_x}  # fmt: skip
-    for key, array in arrays.items():
+    optional = {key: getattr(data, key) for key in ("modes", "known_modes", "known_background")}
+    for key, array in (arrays | {key: array for key, array in optional.items() if array is not None}).items():
         if not _all_finite(array):
             raise FormatError(
                 path, key, f"{np.count_nonzero(~np.isfinite(array))} values that are not finite", "finite values"
@@ -74,8 +79,11 @@ def _check_numbers(path: Path, data: Dataset) -> None:
     power = (
         np.einsum("nij,nij->n", data.diffraction, data.diffraction, dtype=np.float64).mean() / (data.window / 2) ** 2
     )
-    holds = abs(power - 1) <= NORMALISATION_TOLERANCE
-    needed = f"(N/2)^2 within {NORMALISATION_TOLERANCE:.0%}"
+    share = data.metadata.get("counted_share", 1.0)  # a background adds, a mask and a full well take
+    holds = isinstance(share, (int, float)) and 0 < share < np.inf
+    _need(path, holds, "_metadata", f"counted_share {share!r}", "a positive number")
+    holds = abs(power / share - 1) <= NORMALISATION_TOLERANCE
+    needed = f"{share:.3g} (N/2)^2 within {NORMALISATION_TOLERANCE:.0%}"
     _need(path, holds, "diffraction", f"a mean of sum a^2 of {power:.3g} (N/2)^2", needed)
 
 # %% ../nbs/01_contract.ipynb #e6efd62b
@@ -123,10 +131,10 @@ def validate_dataset_contract(
     path = Path(path)
     _check_headers(path)
     a = load_arrays(path)
-    known: dict[str, Any] = {key: a.get(key) for key in ("known_probe", "known_y", "known_x")}
+    known: dict[str, Any] = {key: a.get(key) for key in KNOWN}
     data = Dataset(
         a["diffraction"], a["Y"], a["objectGuess"], a["probeGuess"], a["ycoords"], a["xcoords"], a["scan_index"],
-        read_metadata(path, a["_metadata"]), a.get("groups"), **known, mask=a.get("mask"),
+        read_metadata(path, a["_metadata"]), a.get("groups"), **known,
     )  # fmt: skip
     _check_numbers(path, data)
     _check_geometry(path, data)

@@ -25,13 +25,14 @@ from fly64_nb.physics.optics import (
     scale_probe,
     split_position,
 )
-from .physics.photons import counts_to_amplitude, photon_counts, thin_counts
+from .physics.measurement import Measurement, measured_counts
+from .physics.photons import counts_to_amplitude, thin_counts
 from .engine.job import Job
 from .study.condition import Condition, condition_words, job_seed
 from .study.layout import Layout, exposure_folder
 
 # %% auto #0
-__all__ = ['Applied', 'Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'dose_counts', 'make_datasets',
+__all__ = ['Applied', 'Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'measurement', 'dose_counts', 'make_datasets',
            'build_generation_jobs', 'generate_datasets']
 
 # %% ../nbs/02_datasets.ipynb #ad7cde6b
@@ -112,42 +113,74 @@ def check_no_leakage(
 Applied = tuple[str, float, Callable[[Any, np.random.Generator], Any]]  # name and value of an axis, and what it does
 
 
-def dose_counts(
-    base: Base, dose: float, mode: str = "simulate", seed: int = 42, axes: Sequence[Applied] = ()
-) -> np.ndarray:
-    """Photon counts (n, N, N) of the full scan at one dose.
+def measurement(base: Base, dose: float, seed: int = 42, axes: Sequence[Applied] = ()) -> Measurement:
+    """How a base would be measured at one dose.
 
     Parameters
     ----------
     base : Base
     dose : float
         Mean photons per exposure.
+    seed : int
+        Of what the axes draw.
+    axes : sequence of (name, value, function of a measurement and a generator)
+        Further axes of the exposure, applied in turn.
+    """
+    modes = base.probe[None] if base.modes is None else base.modes
+    made = Measurement(base.object, modes, base.y, base.x, dose)
+    for name, _, apply in axes:
+        made = apply(made, np.random.default_rng(job_seed(seed, name)))
+    return made
+
+
+def _noise(dose: float, seed: int, axes: Sequence[Applied]) -> np.random.Generator:
+    """Random numbers of an exposure's noise."""
+    condition = Condition(dose, exposure=tuple((name, value) for name, value, _ in axes))
+    return np.random.default_rng(job_seed(seed, "noise", dose, *condition_words(condition)[2:]))
+
+
+def _thinned(base: Base, dose: float, rng: np.random.Generator) -> np.ndarray:
+    if base.counts is None:
+        raise ValueError("mode 'thin' needs a base with measured counts; this base has none (use mode 'simulate')")
+    return thin_counts(base.counts, dose, rng)
+
+
+def dose_counts(
+    base: Base, dose: float, mode: str = "simulate", seed: int = 42, axes: Sequence[Applied] = ()
+) -> np.ndarray:
+    """Photon counts (n, N, N) uint32 of the full scan at one dose.
+
+    Parameters
+    ----------
+    base, dose, seed, axes
+        As of `measurement`; the seed is that of the noise as well.
     mode : str
         ``"simulate"``, or ``"thin"``: measured counts, thinned.
-    seed : int
-        Of the noise.
-    axes : sequence of (name, value, function of expected photons and generator)
-        Further axes of the exposure, applied in turn.
 
     Raises
     ------
     ValueError
         If a base without measured counts is to be thinned, or to a dose above the measured one.
     """
-    condition = Condition(dose, exposure=tuple((name, value) for name, value, _ in axes))
-    words = condition_words(condition)
-    rng = np.random.default_rng(job_seed(seed, "noise", dose, *words[2:]))
-    if mode == "thin":
-        if base.counts is None:
-            raise ValueError("mode 'thin' needs a base with measured counts; this base has none (use mode 'simulate')")
-        return thin_counts(base.counts, dose, rng)
-    intensity = diffraction_intensity(base.object, base.probe, base.y, base.x)
-    if not axes:
-        return photon_counts(intensity, dose, rng)
-    expected = intensity * (dose / intensity.sum((1, 2), dtype=np.float64).mean())
-    for name, _, apply in axes:
-        expected = apply(expected, np.random.default_rng(job_seed(seed, name)))
-    return rng.poisson(expected).astype(np.uint32)
+    rng = _noise(dose, seed, axes)
+    return _thinned(base, dose, rng) if mode == "thin" else measured_counts(measurement(base, dose, seed, axes), rng)
+
+# %% ../nbs/02_datasets.ipynb #563b9e93
+def _thinned_measurement(base: Base, dose: float) -> Measurement:
+    """The measurement that thinned counts of a base stand for, with the photons that its mask hid."""
+    modes = base.probe[None] if base.modes is None else base.modes
+    if base.mask is None:
+        return Measurement(base.object, modes, base.y, base.x, dose)
+    rows = np.linspace(0, len(base.y) - 1, min(len(base.y), 256)).astype(int)
+    light = diffraction_intensity(base.object, modes, base.y[rows], base.x[rows]).sum(0, dtype=np.float64)
+    share = float(light[base.mask].sum() / light.sum())
+    return Measurement(base.object, modes, base.y, base.x, dose / share, mask=base.mask)
+
+
+def _scaled(modes: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Modes, or a probe, with the power of others, complex64."""
+    power = lambda probe: np.sum(np.abs(probe.astype(np.complex128)) ** 2)
+    return (modes * np.sqrt(power(like) / power(modes))).astype(np.complex64)
 
 # %% ../nbs/02_datasets.ipynb #99725184
 def make_datasets(
@@ -168,13 +201,18 @@ def make_datasets(
     `gridsize` and `neighbor_count` say which groups a network is to form of the patterns. The noise of a split does not
     depend on which splits are asked for.
     """
-    counts = dose_counts(base, dose, mode, seed, axes)
-    split = split_scan(base.y, base.probe, guard_band, footprint_energy)
-    check_no_leakage(base.probe, base.y, base.x, split, base.object.shape, footprint_energy)
-    probe = scale_probe(base.object, base.probe, base.y, base.x, (base.window / 2) ** 2)
+    rng = _noise(dose, seed, axes)
+    if mode == "thin":
+        counts, m = _thinned(base, dose, rng), _thinned_measurement(base, dose)
+    else:
+        m = measurement(base, dose, seed, axes)
+        counts = measured_counts(m, rng)
+    split = split_scan(m.y, base.probe, guard_band, footprint_energy)
+    check_no_leakage(base.probe, m.y, m.x, split, base.object.shape, footprint_energy)
+    physics = base.experiment.at_dose(dose).record()
     metadata = {
         "schema": SCHEMA,
-        "nphotons": float(dose),
+        "dose": float(dose), "nphotons": float(m.photons),
         "exposure": [[name, value] for name, value, _ in axes],
         "mode": mode,
         "simulation_seed": seed,
@@ -182,22 +220,34 @@ def make_datasets(
         "guard_band_px": split.guard_band,
         "gap_px": split.gap,
         "dropped_positions": split.dropped,
+        "scan_positions": len(m) if m.scan_index is None else int(m.scan_index.max()) + 1,
         "split_axis": "y",
         "gridsize": gridsize, "neighbor_count": neighbor_count,
         "pixel_size_m": base.pixel_size_m, "base_digest": base.digest,
         "source": base.source,
+        **({"experiment": physics} if physics else {}),
+        **({"counted_share": float(counts.sum((1, 2), dtype=np.float64).mean() / m.photons)}
+           if axes or m.mask is not None else {}),
     }  # fmt: skip
-    physics = base.experiment.at_dose(dose).record()
-    metadata |= {"experiment": physics} if physics else {}
-    mask = base.mask if mode == "thin" else None  # what is simulated has every pixel
+    return {name: _part(base, m, counts, getattr(split, name), {**metadata, "split": name}) for name in splits}
 
-    def part(name: str, rows: np.ndarray) -> Dataset:
-        y, x = base.y[rows], base.x[rows]
-        amplitude, patches = counts_to_amplitude(counts[rows], dose), object_patches(base.object, y, x, base.window)
-        about = {**metadata, "split": name}
-        return Dataset(amplitude, patches, base.object, probe, y, x, rows.astype(np.int64), about, mask=mask)
 
-    return {name: part(name, getattr(split, name)) for name in splits}
+def _part(base: Base, m: Measurement, counts: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]) -> Dataset:
+    """Dataset of some rows of a measurement."""
+    y, x, power = m.y[rows], m.x[rows], (m.window / 2) ** 2
+    modes = scale_probe(m.object, m.modes, m.y, m.x, power)
+    probe = modes[0] if len(modes) == 1 else _scaled(modes[0], modes)
+    several = None if len(modes) == 1 else modes
+    told = base.modes if base.modes is not None else base.probe[None]
+    same = np.array_equal(told, m.modes)
+    known_modes = several if same else (_scaled(told, modes) if len(told) > 1 else None)
+    index = rows if m.scan_index is None else m.scan_index[rows]
+    return Dataset(
+        counts_to_amplitude(counts[rows], m.photons), object_patches(m.object, y, x, m.window), m.object, probe, y, x,
+        index.astype(np.int64), metadata, known_probe=probe if same else _scaled(told[0], modes), mask=m.mask,
+        modes=several, known_modes=known_modes,
+        known_background=None if m.background is None else m.background.astype(np.float32),
+    )  # fmt: skip
 
 # %% ../nbs/02_datasets.ipynb #39abbc6f
 def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Path | None = None) -> list[Job]:
@@ -250,7 +300,7 @@ def generate_datasets(
     """Make, validate and write the splits of one exposure of a study; `settings` as of `make_datasets`."""
     layout = Layout(Path(study))
     loaded = [(name, value, load_axis(name, source, layout.root).apply) for name, value, source in exposure]
-    axes = [(name, value, lambda what, rng, f=apply, v=value: f(what, v, rng)) for name, value, apply in loaded]
+    axes = [(name, value, lambda m, rng, f=apply, v=value: f(m, v, rng)) for name, value, apply in loaded]
     sets = make_datasets(read_base(layout.root / base), dose, axes=axes, **settings)
     for data in sets.values():
         path = layout.exposed(data.condition)

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from .data.base import Base, MeasuredScan
 from .data.builtin import builtin_base, builtin_probe
+from .data.experiment import parse_experiment
 from .data.files import FormatError, file_digest, write_json
 from .data.readers.judge import settled
 from .data.readers.reader import read_base_file
@@ -120,7 +121,7 @@ class ChosenAxis:
 
     Attributes
     ----------
-    name, label, unit, neutral, acts_on
+    name, label, unit, neutral, acts_on, remedy
         Of the axis.
     values : tuple of float
         Besides the neutral one, in order of their distance from it.
@@ -135,6 +136,7 @@ class ChosenAxis:
     acts_on: Literal["exposure", "scan", "knowledge"]
     values: tuple[float, ...]
     source: str
+    remedy: str = ""
 
     @model_validator(mode="after")
     def _distinct(self) -> ChosenAxis:
@@ -157,6 +159,10 @@ class ChosenMethod:
     ----------
     name, learns, learns_from, learns_truth, learns_from_files, counts_alone, starts_from, model_file
         Of the method.
+    remedies : tuple of str
+        Names of the remedies that it has; of a variant those that tell it from the method.
+    variant_of : str
+        The method that it is a variant of, or empty.
     threads, memory_gb, gpu, family, imports
         What its jobs need.
     source : str
@@ -178,6 +184,8 @@ class ChosenMethod:
     counts_alone: bool = False
     starts_from: str | None = None
     model_file: PlainName = "model.keras"
+    remedies: tuple[str, ...] = ()
+    variant_of: str = ""
     threads: int = 1
     memory_gb: float = 2.0
     gpu: bool = False
@@ -210,9 +218,9 @@ class StudyDesign:
     doses, overlap_targets : tuple of float, mapping of str to float
         Mean photons per exposure, ascending; overlap in [0, 1) of each view besides ``baseline``, ordered by falling
         overlap.
-    axes, cross : tuple of ChosenAxis, bool
-        Further axes, varied one at a time around their neutral values, or crossed with each other. All are crossed
-        with dose and view.
+    axes, cross, together : tuple of ChosenAxis, bool, mapping of str to mapping of str to float
+        Further axes, varied one at a time around their neutral values, or crossed with each other; and sets of their
+        values, by name, that hold at the same time: a beamline's. All are crossed with dose and view.
     methods : tuple of ChosenMethod
         Chosen by `fly64_nb.methods.method.with_methods`.
     gridsizes, neighbor_count, groups_per_seed : tuple of int, int, int
@@ -244,6 +252,7 @@ class StudyDesign:
     )
     axes: tuple[ChosenAxis, ...] = ()
     cross: bool = False
+    together: dict[PlainName, dict[str, float]] = field(default_factory=dict)
     methods: tuple[ChosenMethod, ...] = ()
     gridsizes: tuple[Annotated[int, Field(ge=1)], ...] = (2,)
     neighbor_count: int = 7
@@ -275,6 +284,11 @@ class StudyDesign:
         for kind, names in (("axis", [a.name for a in self.axes]), ("method", [m.name for m in self.methods])):
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} names {names}: each once")
+        there = {axis.name: (axis.neutral, *axis.values) for axis in self.axes}
+        for name, values in self.together.items():
+            for axis, value in values.items():
+                if value not in there.get(axis, ()):
+                    raise ValueError(f"{name}: {axis} = {value:g} is no value of an axis of the study")
         if self.mode == "thin" and any(axis.acts_on == "exposure" for axis in self.axes):
             raise ValueError(
                 "mode 'thin' takes counts as they were measured: an axis that acts on the exposure needs 'simulate'"
@@ -303,7 +317,7 @@ class StudyDesign:
 
     def without_split(self) -> tuple[Condition, ...]:
         """Every condition without its split, in the study's order."""
-        further = list(further_values(self.axes, self.cross))
+        further = list(further_values(self.axes, self.cross, self.together.values()))
         return tuple(Condition(d, v, None, *f) for d in self.doses for v in self.views for f in further)
 
     def exposures(self) -> tuple[Condition, ...]:
@@ -339,6 +353,16 @@ class StudyDesign:
                 return method
         raise ValueError(f"method {name!r} is unknown; there are {', '.join(m.name for m in self.methods)}")
 
+    def methods_on(self, condition: Condition) -> tuple[ChosenMethod, ...]:
+        """Methods that a condition is reconstructed with.
+
+        A variant of a method is for the ideal experiment and for the imperfections that its remedies are for:
+        elsewhere it would do what the method does.
+        """
+        remedies = {axis.name: axis.remedy for axis in self.axes}
+        asked = {remedies.get(name, "") for name, _ in condition.further}
+        return tuple(m for m in self.methods if not m.variant_of or not asked or asked & set(m.remedies))
+
     def to_json(self) -> str:
         """The design as JSON text."""
         return json.dumps(asdict(self), indent=2)
@@ -349,15 +373,27 @@ class StudyDesign:
         return make_design(json.loads(text))
 
 # %% ../nbs/00_design.ipynb #74f1d059
-def further_values(axes: Iterable[ChosenAxis], cross: bool) -> Iterable[tuple[Values, Values]]:
-    """Values of the further axes (those of the exposure, the others) in a study's order, neutral first."""
+def further_values(
+    axes: Iterable[ChosenAxis], cross: bool, together: Iterable[Mapping[str, float]] = ()
+) -> Iterable[tuple[Values, Values]]:
+    """Values of the further axes (those of the exposure, the others) in a study's order, neutral first.
+
+    Parameters
+    ----------
+    axes : iterable of ChosenAxis
+    cross : bool
+        Every value with every value of the others.
+    together : iterable of mapping of axis to value
+        Further combinations, which come last.
+    """
     axes = tuple(axes)
     if cross:
         combinations = list(itertools.product(*((None, *axis.values) for axis in axes)))
     else:
         one = [tuple(v if axis is other else None for other in axes) for axis in axes for v in axis.values]
         combinations = [(None,) * len(axes), *one]
-    for values in combinations:
+    sets = [tuple(None if (v := given.get(a.name, a.neutral)) == a.neutral else v for a in axes) for given in together]
+    for values in dict.fromkeys([*combinations, *sets]):
         chosen = [(axis, value) for axis, value in zip(axes, values) if value is not None]
         kinds: tuple[list[tuple[str, float]], list[tuple[str, float]]] = ([], [])
         for axis, value in chosen:
@@ -447,6 +483,7 @@ def grown_design(kept: StudyDesign, asked: Mapping[str, Any]) -> StudyDesign:
         "overlap_targets": {**wanted.overlap_targets, **kept.overlap_targets},
         "axes": _joined_axes(kept.axes, wanted.axes),
         "cross": kept.cross or wanted.cross,
+        "together": {**kept.together, **wanted.together},
         "replicates": max(kept.replicates, wanted.replicates),
         "draws": max(kept.draws, wanted.draws),
     }
@@ -502,6 +539,7 @@ def write_study(
         "base_file": base_file, "base_file_digest": digest, "recovered_by": dict(recovered_by or {}), "reader": reader,
     }  # fmt: skip
     record |= {"reading": dict(reading)} if reading else {}
+    record |= {"experiment": json.loads(json.dumps(physics))} if (physics := base.experiment.record()) else {}
     if path.exists():
         old = read_study(study)
         if old["base_digest"] != base.digest:
@@ -556,7 +594,7 @@ def make_base(
     Parameters
     ----------
     profile, patch_size, guard_band, footprint_energy
-        Of the design; they make the built-in base.
+        Of the design; they make the built-in base, with what the options tell of its experiment.
     file : path, optional
         Base to read instead.
     recover : callable, optional
@@ -584,7 +622,8 @@ def make_base(
         return recover(read)
     p, probe = get_profile(profile), builtin_probe(patch_size)
     guard = footprint_extent(probe, footprint_energy)[0] + 1 if guard_band is None else guard_band
-    return builtin_base(2 * p.height + guard, p.width, p.pitch, patch_size), None
+    told = parse_experiment(options.experiment)
+    return builtin_base(2 * p.height + guard, p.width, p.pitch, patch_size, experiment=told), None
 
 # %% ../nbs/00_design.ipynb #94392b7d
 def suitable_design(design: StudyDesign, base: Base | MeasuredScan) -> StudyDesign:
@@ -625,7 +664,8 @@ def build_design_job(
     reader : str
         Notebook or module of a reader from outside the package, relative to the study root.
     reading : mapping, optional
-        What was said of the file, as of `ReadOptions.record`, relative to the study root.
+        What was said of the file, or of the experiment of the built-in base, as of `ReadOptions.record`, relative to
+        the study root.
     partners : iterable of str
         Names of files beside it that were read with it.
     """

@@ -16,8 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .quality.dose_lost import factor_in_short
+from .results.imperfection import LostDose, dose_lost_of
 from .results.study import FieldImage, NotMadeError, Study, open_study
 from .engine.job import Job
+from .show.dose_lost import lost_bar, lost_html, lost_limits
 from .show.style import AMPLITUDE, ERROR, PHASE, add_scale_bar, method_styles, robust_limits
 
 if TYPE_CHECKING:
@@ -26,8 +29,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['CHANNELS', 'LEFT', 'TOP', 'BOTTOM', 'GAP', 'BAR', 'LOOK', 'Window', 'arrange', 'channel_of', 'channel_limits',
            'panel_grid', 'draw_panels', 'metrics_html', 'log_html', 'link_html', 'notebook_html', 'log_text',
-           'describe_window', 'describe_panels', 'choice', 'axis_controls', 'display_controls', 'embed', 'window_in',
-           'Explorer', 'explore']
+           'dose_lost_html', 'describe_window', 'describe_panels', 'choice', 'axis_controls', 'display_controls',
+           'embed', 'window_in', 'Explorer', 'explore']
 
 # %% ../nbs/panel.ipynb #3419a664
 def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
@@ -205,6 +208,24 @@ def log_text(study: Study, job: Job) -> str:
     except NotMadeError as reason:
         return str(reason)
 
+# %% ../nbs/panel.ipynb #56342dad
+def dose_lost_html(lost: LostDose | None, view: str, method: str) -> str:
+    """Dose lost of a method (or of the one that it is a variant of) in a view, and in words; empty where none is."""
+    if lost is None:
+        return ""
+    named = lost.rows.loc[lost.rows["variant"] == method, "method"]
+    rows = lost.of(view, base := named.iloc[0] if len(named) else method)
+    if rows.empty:
+        return ""
+    limits = lost_limits(lost.rows)
+    table = lost_html(rows, f"Dose lost: {base}, {view} view", limits, factor_in_short) + lost_bar(limits)
+    lines = "".join(f"<li>{html.escape(line)}.</li>" for line in lost.sentences(view, base))
+    look = "<style>.fly64 small, .colourbar span {display:block} .colourbar .bar {height:.6em; width:12em}</style>"
+    return (
+        f"{LOOK}{look}<details><summary>What imperfections cost in photons</summary>"
+        f"<div style='line-height:1.4;font-size:.9em'>{table}<ul>{lines}</ul></div></details>"
+    )
+
 # %% ../nbs/panel.ipynb #54dc8dd4
 Window = tuple[float, float, float, float]  # left, right, bottom, top in object pixels
 
@@ -295,8 +316,9 @@ class Explorer(widgets.VBox):
         ``dose``, ``view``, each further axis, ``split``, ``seed``, ``method``, ``beside``, ``channel``, ``job``.
     figure, panels : Figure, list of Axes
         The picture; its panels share their axes.
-    message, words, metrics, links, log_box : widgets
-        Why something is missing; the picture in words; the table; the executed notebook; the log.
+    message, words, metrics, lost, links, log_box : widgets
+        Why something is missing; the picture in words; the table; what imperfections cost; the executed notebook; the
+        log.
     window : (left, right, bottom, top) or None
         What a zoom has chosen in object pixels; None: everything.
     """
@@ -310,7 +332,8 @@ class Explorer(widgets.VBox):
         self.controls = {**self._axes, **display_controls(study)}
         self.figure = Figure(figsize=(width, 4))
         self.canvas = embed(self.figure)
-        self.message, self.words, self.metrics, self.log_box = (widgets.HTML() for _ in range(4))
+        self.message, self.words, self.metrics, self.lost, self.log_box = (widgets.HTML() for _ in range(5))
+        self._lost: dict[str, LostDose | None] = {}
         self.links = widgets.Output()
         super().__init__(self._rows())
         for name, control in self.controls.items():
@@ -331,6 +354,7 @@ class Explorer(widgets.VBox):
             widgets.HBox(shown, layout=wrap),
             self.message,
             widgets.HBox([picture, self.metrics], layout=wrap),
+            *([self.lost] if self.study.axes else []),
             widgets.HBox([self.controls["job"], self.links], layout=wrap),
             self.log_box,
         ]
@@ -362,7 +386,19 @@ class Explorer(widgets.VBox):
         self.canvas.layout.display = None if self.images else "none"
         self.panels = self._draw() if self.images else []
         self._note_window()
+        self._show_lost()
         self._show_job()
+
+    def _show_lost(self) -> None:
+        """Show what imperfections cost the chosen method in the chosen view; of each split it is computed once."""
+        view, split, method = self.asked["view"], self.asked["split"], self.controls["method"].value
+        try:
+            if split not in self._lost:
+                self._lost[split] = dose_lost_of(self.study, split)
+        except ValueError as damaged:
+            self.lost.value = html.escape(str(damaged))
+            return
+        self.lost.value = dose_lost_html(self._lost[split], view, method)
 
     def _draw(self) -> list[Axes]:
         """Draw the panels at the zoom that there was, as far as this field has it."""

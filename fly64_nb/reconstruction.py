@@ -19,7 +19,7 @@ from .data.files import FormatError, load_arrays, read_metadata
 from .data.reconstruction import Reconstruction
 from .datasets import build_generation_jobs
 from .design import ChosenMethod, StudyDesign
-from .methods.method import Method, OnEpoch, make_settings, methods_of, seeded, with_methods
+from .methods.method import Method, OnEpoch, make_settings, methods_of, methods_on, seeded, with_methods
 from .overlap import build_overlap_jobs
 from .physics.optics import diffraction_intensity
 from .physics.photons import counts_to_amplitude, photon_counts
@@ -110,7 +110,7 @@ def reconstruction_jobs(
     return [
         reconstruction_job(layout, condition, method, design.gridsize(condition.view), learned)
         for condition in design.conditions
-        for method in methods_of(design)
+        for method in methods_on(design, condition)
     ]
 
 
@@ -173,7 +173,8 @@ def flat_dataset(data: Dataset) -> Dataset:
     """
     ones = np.ones_like(data.object)
     rng = np.random.default_rng(data.seed("flat object", *condition_words(data.condition)))
-    counts = photon_counts(diffraction_intensity(ones, data.probe, data.y, data.x), data.dose, rng)
+    modes = data.probe if data.modes is None else data.modes
+    counts = photon_counts(diffraction_intensity(ones, modes, data.y, data.x), data.dose, rng)
     transmission = np.float32(data.window / 2 / np.linalg.norm(data.probe))
     amplitude = counts_to_amplitude(counts, data.dose)
     return replace(data, diffraction=amplitude, Y=np.full_like(data.Y, transmission), object=ones * transmission)
@@ -181,7 +182,8 @@ def flat_dataset(data: Dataset) -> Dataset:
 # %% ../nbs/05_reconstruction.ipynb #6efd43d2
 def noise_alone(design: StudyDesign) -> ChosenMethod | None:
     """The method whose picture of a flat object stands for noise: the first that knows nothing but counts, or None."""
-    return next((m for m in methods_of(design) if m.counts_alone and not m.learns and not m.starts_from), None)
+    alone = lambda m: m.counts_alone and not (m.learns or m.starts_from or m.variant_of)
+    return next(filter(alone, methods_of(design)), None)
 
 
 def flat_object_jobs(study: str | Path, design: StudyDesign) -> list[ReconstructionJob]:
@@ -191,7 +193,8 @@ def flat_object_jobs(study: str | Path, design: StudyDesign) -> list[Reconstruct
     Only of the study itself: a replicate has none.
     """
     layout, methods = Layout(Path(study)), methods_of(design)
-    asked = [m for m in methods if m.learns or m == noise_alone(design)] if any(m.learns for m in methods) else []
+    asked = [m for m in methods if (m.learns and not m.variant_of) or m == noise_alone(design)]
+    asked = asked if any(m.learns for m in asked) else []
     jobs = []
     for condition in design.conditions if layout == layout.home else ():
         if condition.split == "test" and not condition.further:
@@ -237,7 +240,7 @@ def solver_decisions(study: str | Path, design: StudyDesign) -> pd.DataFrame:
     """A row for every reconstruction that iterated: its epochs run and kept, engine, seconds and notes."""
     rows, layout = [], Layout(Path(study))
     for condition in design.conditions:
-        for method in design.methods:
+        for method in methods_on(design, condition):
             path = layout.reconstruction(condition, method.name)
             if not path.is_file():
                 continue

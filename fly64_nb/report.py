@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from .data.experiment import experiment_facts
 from .data.files import load_arrays
 from .design import ChosenMethod, StudyDesign, get_profile, read_study, study_roots
 from .overlap import skipped_views
@@ -25,6 +28,7 @@ from .physics.photons import photons_per_unit
 from .quality.advice import Advice, in_short
 from .quality.answer import Answer, card
 from .quality.leaderboard import COMPLETE, PLACES, by_condition, limit_multiples, races
+from .quality.dose_lost import factor_in_short
 from fly64_nb.quality.table import (
     HEADLINE,
     NOTHING,
@@ -39,10 +43,12 @@ from fly64_nb.quality.table import (
     pivot_spread,
     values_of,
 )
+from .results.imperfection import LostDose, dose_lost_of
 from .results.study import NotMadeError, Study, read_history, report_job
 from .engine.job import Job, JobResult
 from .show import curves, images, style
 from .show.arena import show_arena
+from .show.dose_lost import lost_bar, lost_html, lost_limits, show_dose_lost
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
 from .show.prior import show_flat_objects
 from .study.condition import Condition
@@ -50,12 +56,12 @@ from .study.layout import Layout
 
 # %% auto #0
 __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from',
-           'grouping', 'luck', 'about', 'ShownAxis', 'shown_axes', 'neutral_values', 'incomplete', 'answer_html',
-           'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps', 'further_heatmaps',
-           'arena_html', 'course_html', 'arena_figure', 'dose_advice_html', 'overlap_advice_html', 'left_out',
-           'evidence_html', 'manifests_html', 'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light',
-           'learning_curves', 'convergence', 'invented_html', 'flat_object_figure', 'no_flat_object',
-           'build_report_job']
+           'as_text', 'grouping', 'luck', 'about', 'experiment_html', 'ShownAxis', 'shown_axes', 'neutral_values',
+           'incomplete', 'answer_html', 'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps',
+           'further_heatmaps', 'lost_tables', 'lost_noise', 'lost_figures', 'arena_html', 'course_html', 'arena_figure',
+           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
+           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'invented_html',
+           'flat_object_figure', 'no_flat_object', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -116,6 +122,11 @@ def _listed(words: Sequence[str]) -> str:
     """Words in a sentence: ``one, two and three``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
+# %% ../nbs/07_report.ipynb #75c732d8
+def as_text(words: object) -> str:
+    """Words as Markdown that shows them as they are, on one line."""
+    return html.escape(re.sub(r"([\\`*_{}\[\]$~^@#!|:])", r"\\\1", " ".join(str(words).split())))
+
 # %% ../nbs/07_report.ipynb #8afcb213
 def grouping(design: StudyDesign) -> str:
     """In which groups networks see the patterns, and whether that can be told from the view."""
@@ -156,10 +167,19 @@ def about(study: Study) -> str:
     how = ", in all combinations" if d.cross and len(varied) > 1 else ""
     axes = f"varies {_listed(varied)}{how}, " if varied else ""
     return f"""How few photons, how little overlap? This study {does} a scan of
-**{source.get("file", "the built-in base")}** at {doses} photons per exposure, keeps its positions at
+**{as_text(source.get("file", "the built-in base"))}** at {doses} photons per exposure, keeps its positions at
 {views} overlap beside the whole scan, {axes}reconstructs every condition with
 {methods}, and compares all with the truth. {grouping(d)} {luck(study)} The settings of every method are
 [with the evidence](evidence.html)."""
+
+# %% ../nbs/07_report.ipynb #85fcd814
+def experiment_html(study: Study) -> Markup:
+    """What is known of the experiment as a table; nothing where nothing is known."""
+    known, source = study.experiment, study.record.get("base_source") or {}
+    made_up = source.get("kind") == "built-in base" and not known.record()
+    facts = {} if made_up else experiment_facts(known, study.pixel_size_m, study.design.doses)
+    rows = pd.DataFrame({"quantity": list(facts), "value": list(facts.values())})
+    return table_html(rows, "The experiment") if facts else Markup("")
 
 # %% ../nbs/07_report.ipynb #db407359
 @dataclass(frozen=True)
@@ -495,6 +515,43 @@ def further_heatmaps(study: Study, measures: Sequence[Measure], split: str = "te
                 shown += Markup("<p>{}:</p>").format(in_words[held](value)) + maps
         if shown:
             yield f"{measure.label[0].upper()}{measure.label[1:]} over {words}", shown
+
+# %% ../nbs/07_report.ipynb #1a9603e9
+def lost_tables(study: Study, lost: LostDose, split: str = "test") -> dict[str, Markup]:
+    """Dose lost by view: a table a method, each number linked to its comparison."""
+    seeds, limits, tables = study.design.seeds, lost_limits(lost.rows), {}
+
+    def links(row: pd.Series) -> Links:
+        where = lost.where(row)
+        return notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of="G", seed=seed))
+
+    for view in lost.views:
+        found = [
+            lost_html(lost.of(view, method), _told_name(study, method), limits, factor_in_short, links)
+            for method in lost.methods(view)
+        ]
+        tables[view] = Markup('<div class="heatmaps">{}</div>{}').format(Markup("").join(found), lost_bar(limits))
+    return tables
+
+
+def lost_noise(lost: LostDose) -> str:
+    """What the uncertainty of a map of dose lost is, in a sentence."""
+    if lost.rows["seeds"].max() < 2:
+        return "One seed: no uncertainty. What is near 1 may be luck."
+    return (
+        f"Below a number its 95 % interval over {lost.rows['seeds'].max()} draws (or seeds), that of the noise alone; "
+        "where a draw leaves what was simulated, the range of the draws."
+    )
+
+
+def lost_figures(study: Study, lost: LostDose, split: str = "test") -> dict[str, Figure]:
+    """Error against dose of the ideal and of each imperfect experiment in the first view, a figure a method."""
+    view = lost.views[0]
+    title = "What imperfections cost {}: phase error over dose, {} view, {} split"
+    return {
+        method: show_dose_lost(lost.of(view, method), title.format(method, view, split))
+        for method in lost.methods(view) if method not in study.truth_trained
+    }  # fmt: skip
 
 # %% ../nbs/07_report.ipynb #5f30fa99
 OWN_PAGE = "notebooks/phase_h/report.html"  # where the report's notebook is evidence itself

@@ -16,7 +16,7 @@ from .data.dataset import Dataset
 from .data.files import atomic_path
 from .datasets import build_generation_jobs
 from .design import ChosenMethod, StudyDesign
-from .methods.method import Method, OnEpoch, Trained, make_settings, methods_of, seeded
+from .methods.method import Method, OnEpoch, Trained, make_settings, methods_on, seeded
 from .overlap import build_overlap_jobs
 from .engine.inputs import ready_jobs, writers_of
 from .engine.job import Job
@@ -79,7 +79,7 @@ def training_jobs(study: str | Path, design: StudyDesign) -> list[TrainingJob]:
     layout = Layout(Path(study))
     jobs: dict[str, TrainingJob] = {}
     for condition in design.without_split():
-        for method in methods_of(design):
+        for method in methods_on(design, condition):
             if method.learns:
                 learned_on = method.learned_on(condition)
                 if learned_on is None and layout != layout.home:

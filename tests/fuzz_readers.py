@@ -1,4 +1,4 @@
-"""Fuzzing harness of the readers: mutated files of every format, each read in a process with limits.
+"""Fuzzing harness of the readers: mutated files of every format, read one after the other in a process with limits.
 
     python tests/fuzz_readers.py --seconds 600 --seed 1
     python tests/fuzz_readers.py --cases 1000000 --jobs 8 --keep corpus
@@ -7,23 +7,27 @@
 
 A case is named by seed, format and number, and is always the same. A good end is a refusal (`FormatError`) or a base
 or scan that can be true. Counted besides: tracebacks (any other exception, or a crash), nonsense that was accepted,
-hangs, and cases that took more than 1 GB.
+hangs, and cases that took more than 1 GB. A file that was read before, byte by byte, is no case. The process is watched
+from outside, and started anew where it hung or died.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import hashlib
 import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -35,9 +39,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 
 from fly64_nb.data.base import Base, MeasuredScan  # noqa: E402
+from fly64_nb.data.builtin import builtin_base  # noqa: E402
+from fly64_nb.data.experiment import Experiment  # noqa: E402
 from fly64_nb.data.files import FormatError  # noqa: E402
+from fly64_nb.data.readers.example import ExampleScan  # noqa: E402
+from fly64_nb.physics.optics import diffraction_intensity  # noqa: E402
 from mutations import mutate  # noqa: E402
-from reader_examples import EXAMPLES, ExampleScan, example_scan, write_example  # noqa: E402
+from reader_examples import EXAMPLES, write_example  # noqa: E402
 
 ENDS = ("refused", "valid", "traceback", "nonsense", "hang", "heavy")
 BAD = ENDS[2:]
@@ -61,11 +69,16 @@ class Case:
         return np.random.default_rng([self.seed, *self.name.encode(), self.number])
 
 
-def small_scan() -> ExampleScan:
-    """A scan with few patterns, so that a case takes some milliseconds."""
-    scan = example_scan()
-    rows = np.arange(0, len(scan.y), 4)
-    return replace(scan, y=scan.y[rows], x=scan.x[rows], counts=scan.counts[rows])
+def small_scan(seed: int = 3) -> ExampleScan:
+    """A scan of few patterns of 16 x 16 pixels, so that a case takes some milliseconds."""
+    base = builtin_base(26, 30, 6.0, window=16, seed=seed)
+    expected = diffraction_intensity(base.object, base.probe, base.y, base.x)
+    scale = 1e5 / expected.sum((1, 2)).mean()
+    counts = np.random.default_rng(seed).poisson(expected * scale).astype(np.uint16)
+    experiment = Experiment(energy_eV=10e3, distance_m=2.0, detector_pixel_m=(75e-6, 75e-6), exposure_s=0.5)
+    pixel = experiment.object_pixel_m((16, 16))[0]
+    probe = (base.probe * np.sqrt(scale)).astype(np.complex64)
+    return ExampleScan(base.object, probe, base.y, base.x, counts, pixel, experiment)
 
 
 def nonsense(read: Any) -> str:
@@ -104,14 +117,17 @@ class Reading:
     """What a worker needs to make and read its cases."""
 
     def __init__(self, folder: Path):
-        from fly64_nb.data.readers.reader import read_base_file
+        from fly64_nb.data.readers import reader
         from fly64_nb.data.readers.understand import ReadOptions
-        from fly64_nb.study import discovery
 
-        # what packages are installed does not change meanwhile, and asking takes longer than all the rest
-        discovery.entry_points = lru_cache(discovery.entry_points)
-        self.folder, self.read, self.scan = folder, read_base_file, small_scan()
+        # neither the readers that there are nor the file of the probe change meanwhile, and asking takes long
+        for name in ("find_readers", "read_probe"):
+            if not hasattr(getattr(reader, name), "cache_info"):
+                setattr(reader, name, lru_cache(getattr(reader, name)))
+        self.folder, self.read, self.scan = folder, reader.read_base_file, small_scan()
         self.valid: dict[str, tuple[Path, str]] = {}
+        self.seen: set[bytes] = set()
+        self.at, self.low = 0, peak()
         probe = write_example("base", folder, self.scan).rename(folder / "probe.npz")
         self.options = {name: ReadOptions(probe=probe) for name in PROBELESS}
         self.options["NanoMAX"] = ReadOptions(probe=probe, positions_unit="px")
@@ -125,9 +141,13 @@ class Reading:
             path = write_example(case.name, place, self.scan)
             self.valid[case.name] = place, path.name
         place, name = self.valid[case.name]
-        target = self.folder / "case"
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(place, target)
+        # another folder each time: two files of one name, size and time would be taken for one
+        shutil.rmtree(self.folder / f"case-{self.at}", ignore_errors=True)
+        self.at += 1
+        target = self.folder / f"case-{self.at}"
+        target.mkdir()
+        for member in place.iterdir():
+            (target / member.name).write_bytes(member.read_bytes())
         rng = case.random()
         members = sorted(target.iterdir())
         chosen = members[rng.integers(len(members))]
@@ -135,13 +155,23 @@ class Reading:
             warnings.simplefilter("ignore")
             return target / name, mutate(chosen, rng)
 
-    def run(self, case: Case) -> tuple[str, str]:
-        """How a case ended, and more words."""
+    def new(self, folder: Path) -> bool:
+        """Whether the files of a case, byte by byte, were not read before."""
+        content = hashlib.blake2b(digest_size=12)
+        for member in sorted(folder.iterdir()):
+            content.update(member.name.encode() + b"\0" + member.read_bytes())
+        known = content.digest() in self.seen
+        self.seen.add(content.digest())
+        return not known
+
+    def run(self, case: Case, again: bool = False) -> tuple[str, str]:
+        """How a case ended, and more words; no end at all if it is none."""
         try:
             path, words = self.make(case)
         except Exception as error:  # the mutation itself did not work out
             return "", f"no case: {type(error).__name__}: {error}"
-        low = reset_peak()
+        if not again and not self.new(path.parent):
+            return "", f"no case: read before: {words}"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -153,27 +183,16 @@ class Reading:
         else:
             wrong = nonsense(read)
             end, more = ("nonsense", wrong) if wrong else ("valid", "")
-        if end in ("refused", "valid") and peak() - low > HEAVY:
-            end, more = "heavy", f"{(peak() - low) / 2**20:.0f} MB; {end} {more}"
-        return end, f"{words} -> {more}"
+        if (most := peak() - self.low) > HEAVY:
+            self.low = peak()  # a peak is for ever: the next one must be higher
+            if end in ("refused", "valid"):
+                end, more = "heavy", f"{most / 2**20:.0f} MB; {end} {more}"
+        return end, f"{words} -> {more.replace(str(path.parent), '')}"
 
 
 def peak() -> int:
-    """Most memory that this process has had since it was last asked to forget, bytes."""
-    try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def reset_peak() -> int:
-    """Forget the peak, and say what is used now."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
-    return peak()
+    """Most memory that this process has ever had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def work(pipe: Connection, names: list[str], seed: int, first: int, step: int, memory: int) -> None:
@@ -185,6 +204,8 @@ def work(pipe: Connection, names: list[str], seed: int, first: int, step: int, m
         reading = Reading(Path(folder))
         for name in names:  # so that all is imported before memory is limited
             reading.run(Case(name, seed, 0))
+        gc.collect()
+        gc.freeze()  # what was imported stays, and need not be looked through each time
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         number = first
         while True:
@@ -252,7 +273,9 @@ def fuzz(
             if keep is not None:
                 save(case, keep, f"{end}: {words}")
 
-    while time.monotonic() < until and done < cases:
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))  # what was found until then is told
+    while time.monotonic() < until and done < cases and not ended:
         ready = wait([worker.pipe for worker in workers], timeout=0.2)
         for worker in workers:
             try:
@@ -318,7 +341,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             reading = Reading(Path(folder))
             for name in names:
-                print(name, *reading.run(Case(name, given.seed, given.again)), sep=": ")
+                print(name, *reading.run(Case(name, given.seed, given.again), again=True), sep=": ")
         return 0
     table = fuzz(
         names, given.seconds, given.cases, given.seed, given.jobs, given.timeout, given.memory * 2**30, given.keep

@@ -97,7 +97,7 @@ def _nxcxi(folder: Path, scan: ExampleScan) -> Path:
     rows = np.lexsort((scan.x, scan.y))[: len(scan.y) // 12 * 12]
     with h5py.File(folder / "scan.nxs", "w") as file:
         file["entry_1/definition"] = "NXcxi_ptycho"
-        file["entry_1/instrument_1/detector_1/data"] = scan.counts[rows].reshape(12, -1, 32, 32)
+        file["entry_1/instrument_1/detector_1/data"] = scan.counts[rows].reshape(12, -1, *scan.counts.shape[1:])
         file["entry_1/data/data"] = h5py.SoftLink("/entry_1/instrument_1/detector_1/data")
         for axis, values in (("y", scan.y), ("x", scan.x)):
             file[f"entry_1/data/{axis}"] = values[rows].reshape(12, -1) * scan.pixel_m * 1e3
@@ -113,8 +113,8 @@ def _nxcxi(folder: Path, scan: ExampleScan) -> Path:
 def ptyd(path: Path, scan: ExampleScan, link: bool = False) -> Path:
     """Prepared data of PtyPy in chunks, in this file or in link mode."""
     with h5py.File(path, "w") as file:
-        meta = {"energy": 10.0, "distance": 2.0, "psize": np.full(2, 75e-6), "shape": np.full(2, 32)}
-        for key, value in {**meta, "center": np.full(2, 16.0), "num_frames": np.zeros(1)}.items():
+        meta = {"energy": 10.0, "distance": 2.0, "psize": np.full(2, 75e-6), "shape": np.full(2, len(scan.probe))}
+        for key, value in {**meta, "center": np.full(2, len(scan.probe) / 2), "num_frames": np.zeros(1)}.items():
             file[f"meta/{key}"] = value
         file.create_group("info")
         for number, rows in enumerate(np.array_split(np.arange(len(scan.y)), 3)):
@@ -146,7 +146,8 @@ def _ptyr(folder: Path, scan: ExampleScan) -> Path:
 
 def _matlab73(folder: Path, scan: ExampleScan) -> Path:
     path, pair = folder / "Niter100.mat", np.dtype([("real", "<f4"), ("imag", "<f4")])
-    shelves = [v - 16 - np.ceil((s - 32) / 2) for v, s in zip((scan.y, scan.x), scan.object.shape)]
+    n = len(scan.probe)
+    shelves = [v - n // 2 - np.ceil((s - n) / 2) for v, s in zip((scan.y, scan.x), scan.object.shape)]
     with h5py.File(path, "w", userblock_size=512) as file:
         file["object"] = np.ascontiguousarray(scan.object.T).view(pair)
         file["probe"] = np.ascontiguousarray(np.moveaxis(modes_of(scan), 0, -1).T).view(pair)
@@ -166,7 +167,8 @@ def fold_slice(folder: Path, scan: ExampleScan, by_matlab: bool = True) -> Path:
         file["lambda"], file["dx"] = scan.experiment.wavelength_m, scan.pixel_m
     with h5py.File(folder / "data_roi0_dp.hdf5", "w") as file:
         data = scan.counts.transpose(0, 2, 1) if by_matlab else scan.counts
-        file.create_dataset("dp", data=data.astype(np.float32), chunks=(1, 32, 32), compression="gzip")
+        more = {"chunks": (1, *data.shape[1:]), "compression": "gzip", "track_times": by_matlab}  # as MATLAB does
+        file.create_dataset("dp", data=data.astype(np.float32), **more)
     return folder / "data_roi0_dp.hdf5"
 
 
@@ -182,7 +184,7 @@ def _hxn(folder: Path, scan: ExampleScan) -> Path:
 def _nanomax(folder: Path, scan: ExampleScan) -> Path:
     with h5py.File(folder / "000012.h5", "w") as file:
         frames = scan.counts.astype(np.uint32)
-        file.create_dataset("entry/measurement/eiger1m/frames", data=frames, chunks=(1, 32, 32))
+        file.create_dataset("entry/measurement/eiger1m/frames", data=frames, chunks=(1, *frames.shape[1:]))
         for axis, values in (("y", scan.y), ("x", scan.x)):
             file[f"entry/measurement/pseudo/{axis}"] = -values * scan.pixel_m * 1e6
         file["entry/snapshot/energy"] = np.array([10e3])

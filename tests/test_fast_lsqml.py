@@ -13,7 +13,7 @@ from ptychi.api.task import PtychographyTask
 from fly64_nb.data.builtin import builtin_base
 from fly64_nb.data.readers.reader import read_base_file
 from fly64_nb.methods.ptychi import fast_lsqml
-from fly64_nb.methods.ptychi.fast_lsqml import FastLSQMLTask, reason_for_stock
+from fly64_nb.methods.ptychi.fast_lsqml import FastLSQMLTask, differs_from_stock, not_compared, reason_for_stock
 from fly64_nb.methods.ptychi.solver import LsqmlSettings, Part, reconstruct, task_options
 from fly64_nb.physics.optics import diffraction_intensity
 from fly64_nb.physics.scan import canvas
@@ -60,7 +60,16 @@ def small():
 
 
 def options(
-    origin, patterns, noise="poisson", batches="random", momentum=0.0, probe=True, joint=True, double=True, device="cpu"
+    origin,
+    patterns,
+    noise="poisson",
+    batches="random",
+    momentum=0.0,
+    probe=True,
+    joint=True,
+    double=True,
+    device="cpu",
+    positions=False,
 ):
     settings = LsqmlSettings(noise_model=noise, update_probe=probe, step=0.9, preconditioning=0.1)
     made = task_options(
@@ -69,6 +78,7 @@ def options(
     made.reconstructor_options.batching_mode = api.BatchingModes(batches)
     made.reconstructor_options.default_dtype = api.Dtypes.FLOAT64 if double else api.Dtypes.FLOAT32
     made.reconstructor_options.single_slice_solve_obj_prb_step_size_jointly = joint
+    made.probe_position_options.optimizable = positions
     return made
 
 
@@ -84,6 +94,19 @@ def run(task_class, made, data, epochs=10):
 
 def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def with_modes(data: dict, modes: int, masked: bool) -> dict:
+    """The same scan from so many modes (a fifth of the power in the weaker ones), with a gap and a beamstop."""
+    strongest = data["probe_data"][0, 0]
+    weaker = [np.roll(strongest, 2 * k, k % 2) * np.exp(1j * k) * 0.3 / k for k in range(1, modes)]
+    changed = {**data, "probe_data": np.stack([strongest, *weaker])[None]}
+    if masked:
+        mask = np.ones(strongest.shape, bool)
+        mask[:, 9:11] = False
+        mask[14:18, 14:18] = False
+        changed |= {"valid_pixel_mask": mask, "diffraction_data": data["diffraction_data"] * mask}
+    return changed
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -135,6 +158,50 @@ def test_single_precision_loses_nothing(small, noise, batches):
         assert distance(fast[i], exact[i]) < 3 * distance(stock[i], exact[i]) + 1e-5
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("modes,masked", [(1, True), (2, False), (5, False), (3, True)])
+@pytest.mark.parametrize(
+    "noise,batches,momentum,probe",
+    [
+        ("poisson", "random", 0.0, True),
+        ("poisson", "compact", 0.9, True),
+        ("poisson", "compact", 0.0, False),
+        ("gaussian", "random", 0.0, False),
+        ("gaussian", "compact", 0.5, True),
+    ],
+)
+def test_the_same_with_modes_and_a_mask(small, noise, batches, momentum, probe, modes, masked, device):
+    data, origin = with_modes(small[0], modes, masked), small[1]
+    kind = dict(noise=noise, batches=batches, momentum=momentum, probe=probe, device=device)
+    (obj, modes_found, loss), (fast_obj, fast_modes, fast_loss) = (
+        run(task, options(origin, len(data["diffraction_data"]), **kind), data, epochs=8)
+        for task in (PtychographyTask, FastLSQMLTask)
+    )
+    assert modes_found.shape == (1, modes, 32, 32)
+    assert distance(fast_obj, obj) < 1e-4 and distance(fast_modes, modes_found) < 1e-4
+    assert np.abs(fast_loss / loss - 1).max() < 1e-5
+    assert np.std(obj) > 0.02  # it has begun to reconstruct
+
+
+@pytest.mark.parametrize("joint,modes", [(True, 1), (False, 3)])
+@pytest.mark.parametrize("noise,batches,momentum", [("poisson", "random", 0.0), ("gaussian", "compact", 0.5)])
+def test_the_same_with_positions_that_move(small, noise, batches, momentum, joint, modes):
+    data, origin = with_modes(small[0], modes, False), small[1]
+    wrong = np.random.default_rng(1).normal(0, 0.5, (2, len(data["probe_position_y_px"]))).astype(np.float32)
+    data |= {f"probe_position_{axis}_px": data[f"probe_position_{axis}_px"] + e for axis, e in zip("yx", wrong)}
+    found = []
+    for task_class in (PtychographyTask, FastLSQMLTask):
+        kind = dict(noise=noise, batches=batches, momentum=momentum, joint=joint, positions=True)
+        with task_class(options(origin, len(data["diffraction_data"]), **kind), **data) as task:
+            task.run(8)
+            names = ("object", "probe", "probe_positions")
+            found.append([task.get_data_to_cpu(name, as_numpy=True).copy() for name in names])
+    told = np.stack([data["probe_position_y_px"], data["probe_position_x_px"]], 1)
+    assert np.abs(found[0][2] - told).max() > 0.05  # they have moved
+    assert np.abs(found[1][2] - found[0][2]).max() < 1e-5
+    assert distance(found[1][0], found[0][0]) < 1e-4 and distance(found[1][1], found[0][1]) < 1e-4
+
+
 def test_the_same_on_measured_counts(star):
     scan = read_base_file(star)
     rows = np.flatnonzero((np.abs(scan.y - scan.y.mean()) < 60) & (np.abs(scan.x - scan.x.mean()) < 60))[:60]
@@ -153,37 +220,78 @@ def test_the_same_on_measured_counts(star):
 def test_what_it_was_not_checked_for_goes_to_pty_chi(small):
     data, origin = small
     made = options(origin, len(data["diffraction_data"]))
-    two_modes = {**data, "probe_data": np.repeat(data["probe_data"], 2, 1)}
-    with pytest.raises(ValueError, match="1 x 2 modes.*use ptychi.api.task.PtychographyTask"):
-        FastLSQMLTask(made, **two_modes)
-    with pytest.raises(ValueError, match="mask of valid pixels"):
-        FastLSQMLTask(made, **data, valid_pixel_mask=np.ones((32, 32), bool))
+    two_opr_modes = {**data, "probe_data": np.repeat(data["probe_data"], 2, 0)}
+    weights = np.ones((len(data["diffraction_data"]), 2), np.float32)
+    with pytest.raises(ValueError, match="one OPR mode, found 1 and 2; use ptychi.api.task.PtychographyTask"):
+        FastLSQMLTask(made, **two_opr_modes, opr_mode_weights_data=weights)
     made.reconstructor_options.exclude_measured_pixels_below = 1.0
-    assert "exclude_measured_pixels_below = 1.0 was not checked" in reason_for_stock(
-        made, data["object_data"].shape, data["probe_data"].shape
-    )
+    shapes = data["object_data"].shape, data["probe_data"].shape
+    assert "exclude_measured_pixels_below = 1.0 was not checked" in not_compared(made, *shapes)
+    made = options(origin, len(data["diffraction_data"]))
+    made.reconstructor_options.solve_step_sizes_only_using_first_probe_mode = True
+    assert not_compared(made, *shapes) is None
+    assert "only for the first" in not_compared(made, shapes[0], (1, 2, 32, 32))
+    made.reconstructor_options.solve_step_sizes_only_using_first_probe_mode = False
+    made.probe_position_options.correction_options.update_magnitude_limit = 0.3
+    assert "correction_options" in not_compared(made, *shapes)
     with pytest.raises(ValueError, match="outside"):
         FastLSQMLTask(
             options(origin, len(data["diffraction_data"])), **{**data, "object_data": data["object_data"][:, :-30]}
         )
 
 
-def test_another_version_falls_back_with_a_reason(small, monkeypatch):
-    data, origin = small
-    arguments = (
-        data["diffraction_data"],
-        data["probe_position_y_px"].astype(float),
-        data["probe_position_x_px"].astype(float),
-        data["probe_data"][0, 0],
-    )
-    settings = LsqmlSettings(epochs=8, start_epochs=4, start_batch=20, batch=20)
+def few_epochs(data: dict, **changes) -> tuple[tuple[np.ndarray, ...], LsqmlSettings]:
+    """What `reconstruct` takes of these data."""
+    names = ("diffraction_data", "probe_position_y_px", "probe_position_x_px")
+    settings = LsqmlSettings(**{"epochs": 8, "start_epochs": 4, "start_batch": 20, "batch": 20, **changes})
+    return (*(data[name].astype(float) for name in names), data["probe_data"][0, 0]), settings
+
+
+def test_another_version_with_the_same_steps_keeps_the_speed(small, monkeypatch):
+    arguments, settings = few_epochs(small[0])
+    monkeypatch.setattr(fast_lsqml.ptychi, "__version__", "2.2.99")
+    found = reconstruct(*arguments, settings)
+    assert found.engine == "fast"
+
+
+@pytest.mark.parametrize(
+    "name,factor", [("get_psi_far_step_size", 1.01), ("_calculate_object_patch_update_direction", 1 + 0.01j)]
+)
+def test_other_steps_of_pty_chi_fall_back_with_a_reason(small, monkeypatch, name, factor):
+    """A pty-chi that goes one per cent another way: its own class runs, and the reason is told."""
+    from ptychi.reconstructors.lsqml import LSQMLReconstructor
+
+    stock = getattr(LSQMLReconstructor, name)
+    arguments, settings = few_epochs(small[0])
     fast = reconstruct(*arguments, settings)
-    monkeypatch.setattr(fast_lsqml, "CHECKED_VERSIONS", ("9.9.9",))
-    stock = reconstruct(*arguments, settings)
-    assert fast.engine == "fast" and stock.engine.startswith("stock: pty-chi ") and "9.9.9" in stock.engine
-    assert np.allclose(fast.loss, stock.loss, rtol=0.02)
+    monkeypatch.setattr(LSQMLReconstructor, name, lambda self, *a, **k: factor * stock(self, *a, **k))
+    monkeypatch.setattr(fast_lsqml.ptychi, "__version__", "9.9.9")
+    found = reconstruct(*arguments, settings)
+    assert fast.engine == "fast"
+    assert found.engine.startswith("stock: pty-chi 9.9.9 takes other steps") and " differs by " in found.engine
     with pytest.raises(ValueError, match="does not apply"):
         reconstruct(*arguments, LsqmlSettings(epochs=2, damped_epochs=0, start_epochs=1, engine="fast"))
+
+
+def test_a_version_that_breaks_the_fast_form_falls_back(small, monkeypatch):
+    monkeypatch.setattr(fast_lsqml.ptychi, "__version__", "9.9.8")
+    monkeypatch.setattr(fast_lsqml, "trim_mean", None)
+    arguments, settings = few_epochs(small[0], epochs=2, start_epochs=2, damped_epochs=0)
+    assert "the test of the fast form raised TypeError" in reconstruct(*arguments, settings).engine
+
+
+def test_the_test_of_versions_leaves_no_trace_and_is_asked_once(small):
+    data, origin = small
+    made = options(origin, len(data["diffraction_data"]), double=False)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fast_lsqml._KINDS.clear()
+    assert differs_from_stock(made, 1, False) is None and len(fast_lsqml._KINDS) == 1
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.get_default_dtype() == torch.float32
+    assert reason_for_stock(made, (1, 50, 50), (1, 1, 32, 32)) is None and len(fast_lsqml._KINDS) == 1
+    assert reason_for_stock(made, (1, 50, 50), (1, 4, 32, 32), True) is None and len(fast_lsqml._KINDS) == 2
 
 
 def test_nothing_of_pty_chi_is_patched(small):

@@ -27,8 +27,12 @@ def test_a_valid_file_is_read_and_some_mutated_ones_end_well(reading, name):
 
 
 def test_a_case_is_always_the_same(reading):
-    words = {reading.run(Case("tike", 5, 3)) for _ in range(2)}
-    assert len(words) == 1
+    words = {reading.run(Case("tike", 5, 3), again=True) for _ in range(2)}
+    assert len(words) == 1 and "" not in dict(words)
+    place = reading.folder / "twice"
+    place.mkdir()
+    write_example("tike", place, reading.scan)
+    assert [reading.new(place) for _ in range(2)] == [True, False]
 
 
 def test_a_worker_reports_and_is_stopped():
@@ -46,6 +50,6 @@ def test_what_cannot_be_true_is_seen(reading):
         {"probe": np.zeros_like(base.probe)},
         {"y": base.y + 1000},
         {"x": np.full_like(base.x, 20.0), "y": np.full_like(base.x, 20.0)},
-        {"counts": np.zeros((len(base.y), 32, 32), np.uint32)},
+        {"counts": np.zeros((len(base.y), 16, 16), np.uint32)},
     ):
         assert nonsense(type(base)(**{**vars(base), **change}))

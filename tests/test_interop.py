@@ -8,18 +8,21 @@ import io
 
 import numpy as np
 import pytest
-from ptychodus.api.io import load_diffraction_data
+from ptychodus.api.io import StandardFileLayout, load_diffraction_data
+from ptychodus.api.reconstruct import prepare_reconstruct_input
 from ptychodus.plugins.h5_product_file import H5ProductFileIO
 
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.base import Base, MeasuredScan
 from fly64_nb.data.builtin import builtin_base
-from fly64_nb.data.experiment import Experiment
-from fly64_nb.data.product import write_diffraction, write_product
+from fly64_nb.data.experiment import Experiment, parse_experiment
+from fly64_nb.data.product import write_diffraction, write_partner, write_product
 from fly64_nb.data.readers.reader import read_base_file
-from fly64_nb.data.reconstruction import read_reconstruction
+from fly64_nb.data.reconstruction import Reconstruction, read_reconstruction, write_reconstruction
+from fly64_nb.datasets import make_datasets
 from fly64_nb.physics.optics import diffraction_intensity
 from fly64_nb.physics.photons import photon_counts
+from fly64_nb.physics.scan import canvas
 from fly64_nb.study.condition import Condition
 from fly64_nb.study.layout import Layout
 
@@ -85,6 +88,33 @@ def test_ptychodus_reads_our_patterns(tmp_path):
     assert np.array_equal(read._patterns, counts) and np.array_equal(read._indexes, [4, 2, 9, 0, 1])
     assert np.array_equal(read._bad_pixels, ~mask)
     assert (read.get_pixel_geometry().height_m, read.get_pixel_geometry().width_m) == (75e-6, 70e-6)
+
+
+@pytest.mark.parametrize("told", ["", "energy_keV=8.2,distance_m=2,detector_um=75,photons_per_s=1e9"])
+def test_ptychodus_goes_on_from_a_product_and_its_partner(tmp_path, told):
+    data = make_datasets(builtin_base(180, 80, 6, window=32, experiment=parse_experiment(told)), 1e4)["test"]
+    origin, shape = canvas(data.known_y, data.known_x, data.window)
+    found = Reconstruction(np.ones(shape, np.complex64), data.known_probe, origin, np.zeros(0), 1.0, "cpu", {})
+    for method in ("LSQML", "PINN"):
+        product = tmp_path / "test" / method / "product.h5"
+        write_reconstruction(product.with_name("reconstruction.npz"), product, found, data, method, {})
+        write_partner(product, data)
+        # one folder with both files, by their names, is what its batch mode wants
+        patterns = load_diffraction_data(StandardFileLayout.DIFFRACTION.path(product.parent))
+        read = H5ProductFileIO().read(StandardFileLayout.PRODUCT.path(product.parent))
+        given = prepare_reconstruct_input(patterns, read)
+        assert np.array_equal(given.diffraction_patterns, data.counts().astype(np.uint16))
+        assert np.array_equal(given.product.probe_positions.get_indexes(), data.scan_index)
+        pixel = given.product.probes.get_geometry().pixel_width_m
+        y, x = (
+            given.product.probe_positions.get_coordinates_y_m(),
+            given.product.probe_positions.get_coordinates_x_m(),
+        )
+        assert np.allclose(y / pixel, data.known_y) and np.allclose(x / pixel, data.known_x)
+        if told:
+            side, about = patterns.get_pixel_geometry().width_m, read.metadata
+            assert side == 75e-6 and about.exposure_time_s == pytest.approx(1e-5)
+            assert pixel == pytest.approx(about.photon_wavelength_m * about.detector_distance_m / (32 * side))
 
 
 def test_a_product_that_ptychodus_wrote_is_a_base(study, tmp_path):

@@ -143,6 +143,136 @@ def test_physics_agrees_with_ptychi_in_value_and_gradient():
     assert relative(gradient, theirs.reshape(64, 64)) < 1e-3
 
 
+def measured(**told):
+    """A handful of exposures of a small scan, as a dataset that tells so much of the detector."""
+    from fly64_nb.data.builtin import builtin_base
+    from fly64_nb.data.dataset import Dataset
+    from fly64_nb.physics.optics import diffraction_intensity, object_patches, scale_probe
+    from fly64_nb.physics.photons import counts_to_amplitude
+
+    base = builtin_base(20, 20, 8, window=32)
+    probe = scale_probe(base.object, base.probe, base.y, base.x, 16.0**2)
+    counts = np.random.default_rng(0).poisson(1e4 / 256 * diffraction_intensity(base.object, probe, base.y, base.x))
+    about = {"nphotons": 1e4, "split": "train", "view": "dense", "gridsize": 2}
+    patches, index = object_patches(base.object, base.y, base.x, 32), np.arange(len(base.y))
+    amplitude = counts_to_amplitude(counts.astype(np.float32), 1e4)
+    return Dataset(amplitude, patches, base.object, probe, base.y, base.x, index, about, **told)
+
+
+MASK = np.arange(1024).reshape(32, 32) % 7 > 0
+BACKGROUND = np.linspace(0.1, 2, 1024, dtype=np.float32).reshape(32, 32)
+
+
+def physics_network(data, settings):
+    """An untrained network of a dataset, with updates that change something."""
+    from functools import partial
+
+    from fly64_nb.methods.networks.learning import identity, make_network
+    from fly64_nb.methods.networks.patch_networks import PhysicsNetwork
+
+    about = identity("PINN", data, "dense", settings) | {"patterns": len(data)}
+    network = make_network(partial(PhysicsNetwork, stages=2, dose=data.dose), data, settings, about)
+    rng = np.random.default_rng(1)
+    for weight in network.trainable_variables:
+        weight.assign(weight + 0.02 * rng.normal(size=weight.shape))
+    return network
+
+
+@pytest.fixture(scope="module")
+def told():
+    """A dataset with modes, mask and background, and a network of it."""
+    from fly64_nb.methods.pinn import PinnSettings
+
+    probe = measured().probe
+    modes = np.stack([0.8 * probe, 0.6 * np.roll(probe, 2, 1)])
+    data = measured(known_modes=modes, mask=MASK, known_background=BACKGROUND)
+    return data, physics_network(data, PinnSettings(filters=4))
+
+
+def test_the_likelihood_is_that_of_modes_and_background_where_the_mask_counts(told):
+    """Against numpy, and compiled against line by line: values and gradients."""
+    from fly64_nb.methods.networks.layers import pairs_to_patches
+
+    import keras
+    from keras import ops
+
+    data, network = told
+    inputs = {"amplitude": data.diffraction[:4, None], "positions": np.zeros((4, 1, 2), np.float32)}
+    wanted = data.diffraction[4:8, None] ** 2
+    patches = np.ones((4, 32, 32), np.complex64)
+    edge = (32 - network.support) // 2
+    inside = np.s_[:, edge : 32 - edge, edge : 32 - edge]
+    patches[inside] = pairs_to_patches(network(inputs))[:, 0]
+    assert np.abs(patches - 1).max() > 1e-3
+    far = np.fft.fftshift(np.fft.fft2(data.known_modes * patches[:, None], norm="ortho"), axes=(-2, -1))
+    rate = (np.abs(far) ** 2).sum(1, dtype=np.float64) * 1e4 / 256 + BACKGROUND
+    counts = wanted[:, 0].astype(float) * 1e4 / 256
+    terms = rate - counts + counts * np.log((counts + 1e-3) / (rate + 1e-3))
+    expected = (terms * MASK).sum((1, 2)).mean() / 1e4
+
+    before, found = network.get_weights(), {}
+    for eager in (False, True):
+        network.set_weights(before)
+        network.compile(keras.optimizers.SGD(1.0), run_eagerly=eager)
+        value = float(network.train_on_batch(inputs, wanted))
+        steps = [a - b for a, b in zip(before, network.get_weights(), strict=True)]
+        found[eager] = np.concatenate([step.ravel() for step in steps]).astype(float)
+        assert value == pytest.approx(expected, rel=1e-4)
+    network.set_weights(before)
+    assert np.linalg.norm(found[True]) > 0
+    assert np.linalg.norm(found[False] - found[True]) < 1e-3 * np.linalg.norm(found[True])
+    # a gradient is what the value changes by
+    epsilon = 1e-2 / np.linalg.norm(found[True])
+    values = []
+    for sign in (1, -1):
+        network.set_weights([w + sign * epsilon * s for w, s in zip(before, steps, strict=True)])
+        values.append(float(ops.convert_to_numpy(network.compute_loss(inputs, wanted, network(inputs)))))
+    network.set_weights(before)
+    slope = (values[0] - values[1]) / (2 * epsilon)
+    assert slope == pytest.approx((found[True] ** 2).sum(), rel=2e-2)
+
+
+def test_what_lies_on_masked_pixels_changes_neither_loss_nor_answer(told):
+    from keras import ops
+
+    data, network = told
+    inputs = {"amplitude": data.diffraction[:4, None], "positions": np.zeros((4, 1, 2), np.float32)}
+    wanted = data.diffraction[4:8, None] ** 2
+    spoilt = [np.where(MASK, image, 50).astype(np.float32) for image in (inputs["amplitude"], wanted)]
+    other = {**inputs, "amplitude": spoilt[0]}
+    answers = [ops.convert_to_numpy(network(one)) for one in (inputs, other)]
+    assert np.array_equal(*answers)
+    losses = [float(network.compute_loss(inputs, y, answers[0])) for y in (wanted, spoilt[1])]
+    assert losses[0] == losses[1]
+
+
+def test_a_network_is_refused_for_another_detector_and_its_file_holds_its_own(told, tmp_path):
+    from dataclasses import replace
+
+    from fly64_nb.data.files import FormatError
+    from fly64_nb.methods.networks.patch_networks import load_network, save_network  # before Keras
+
+    from fly64_nb.methods.pinn import PINN, PinnSettings
+    from keras import ops
+
+    (data, network), settings, path = told, PinnSettings(filters=4), tmp_path / "model.keras"
+    save_network(path, network)
+    again = load_network(path)
+    assert np.array_equal(ops.convert_to_numpy(again.diffraction.mask), MASK.astype(np.float32))
+    one, other = (net.predict_patches(data.diffraction) for net in (network, again))
+    assert np.abs(one - other).max() < 1e-5
+    assert PINN.reconstruct(data, settings, path, None).object.any()
+    for other, of, key in (
+        (replace(data, mask=~MASK), settings, "mask_digest"),
+        (replace(data, mask=None), settings, "mask_digest"),
+        (data, replace(settings, use_mask=False), "mask_digest"),
+        (replace(data, known_background=2 * BACKGROUND), settings, "background_digest"),
+        (replace(data, known_modes=None), settings, "modes_digest"),
+    ):
+        with pytest.raises(FormatError, match=f"model.keras: key '{key}'"):
+            PINN.reconstruct(other, of, path, None)
+
+
 def test_a_kernel_may_run_a_network_and_then_ptychi():
     """TensorFlow and PyTorch's triton carry the same library: in the wrong order the process would crash."""
     code = "import fly64_nb.methods.networks.patch_networks, ptychi.api, triton._C.libtriton"

@@ -18,6 +18,8 @@ from fly64_nb.data.objects import KINDS, UNSEEN, own_images, training_object
 from fly64_nb.design import get_study_design, read_study
 from fly64_nb.engine.record import code_of, ingredients, record_done, why_stale
 from fly64_nb.methods.method import choose_method, make_settings
+from fly64_nb.methods.likelihood.common import LikelihoodSettings, expose, trial_dataset, trial_error
+from fly64_nb.methods.likelihood.exposures import Exposures
 from fly64_nb.methods.networks.chain import error_power, fit_errors, run_chain
 from fly64_nb.methods.networks.pretraining import (
     Pretrained,
@@ -31,7 +33,8 @@ from fly64_nb.methods.networks.pretraining import (
 from fly64_nb.methods.networks.pretraining_settings import PretrainingSettings
 from fly64_nb.methods.networks.prior_evidence import chain_on, evidence, scanned_phase
 from fly64_nb.methods.networks.shipped import find_checkpoint, learn_once, package_folder
-from fly64_nb.methods.pretrained import PRETRAINED, train
+from fly64_nb.methods.pretrained import PRETRAINED, photons_of_the_object, train
+from fly64_nb.physics.photons import counts_to_amplitude
 from fly64_nb.reconstruction import reconstruction_jobs
 from fly64_nb.results.example import example_study
 from fly64_nb.study.condition import Condition
@@ -113,8 +116,25 @@ def test_a_checkpoint_comes_back_and_gives_the_same_image(learned, tmp_path):
     counts = np.concatenate([scan.exposures.counts(k).numpy() for k in range(len(scan.exposures))])
     counts = np.fft.fftshift(counts, axes=(1, 2))
     y, x = (np.random.default_rng(1).uniform(40, 80, len(counts)) for _ in range(2))
-    one, other = (run_chain(counts, y, x, base.probe, k.knowledge)[0][-1] for k in (learned, back))
+    exposures = Exposures(counts, y, x, base.probe)
+    one, other = (run_chain(exposures, 1e4, k.knowledge)[-1] for k in (learned, back))
     assert np.abs(one - other).max() < 0.02
+
+
+def test_the_chain_uses_what_is_told_of_the_detector(learned, tmp_path):
+    ideal = trial_dataset(1e4, spacing=7.0)
+    mask, background = np.ones((32, 32), bool), np.full((32, 32), 0.5, np.float32)
+    mask[18:21] = False
+    counts = (ideal.counts() + np.random.default_rng(0).poisson(background, ideal.diffraction.shape)) * mask
+    data = replace(ideal, diffraction=counts_to_amplitude(counts.astype(np.float32), 1e4))
+    told = replace(data, mask=mask, known_background=background)
+    save_checkpoint(tmp_path / "model.npz", learned)
+    one, other = (PRETRAINED.reconstruct(d, SMALL, tmp_path / "model.npz", lambda *_: None) for d in (told, data))
+    assert trial_error(ideal, one) < 0.8 * trial_error(ideal, other)
+    # what the method gives its chain is what the likelihood methods have
+    scan = expose(told, told.counts(), LikelihoodSettings(device="cpu"))
+    by_hand = run_chain(scan, photons_of_the_object(told, told.counts()), learned.knowledge)[-1]
+    assert np.abs(one.object - by_hand).max() < 0.02
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "other", "shape", "nan", "settings", "missing"])

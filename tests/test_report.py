@@ -279,7 +279,7 @@ def test_the_site_works_from_a_static_server_and_in_the_dark(site, browser):
     try:
         for scheme, dark in (("light", False), ("dark", True)):
             context = browser.new_context(color_scheme=scheme)
-            for name in PAGES if (site / "gallery.html").is_file() else ("index",):
+            for name in (n for n in PAGES if (site / f"{n}.html").is_file()):
                 seen, complaints, asked = look(context, f"{root}/{name}.html")
                 assert not seen["missing"] and all(url.startswith((root, "data:")) for url in asked)
                 assert not [c for c in complaints if "favicon" not in c and "404" not in c], complaints
@@ -447,6 +447,7 @@ def test_a_further_axis_has_its_column_and_its_heatmaps(further):
 def test_a_study_of_dose_and_view_alone_has_no_section_of_further_axes(site):
     for page in {site / "index.html", first_page(site, "metrics")}:
         assert "further axes" not in parsed(page).get_text()
+    assert PAGES["imperfections"] not in parsed(site / "index.html").get_text()
 
 
 def test_crossed_axes_have_heatmaps_over_each_two(tmp_path):

@@ -152,9 +152,9 @@ def test_what_cannot_be_understood(held, change, options, words):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (lambda c: c[:, :30], "30 x 32 pixels; needed square"),
+        (lambda c: c[:, :30], "32 x 32 pixels; needed 30 x 32, as the patterns have"),
         (lambda c: c[:-1], "one position for each pattern"),
-        (lambda c: c[:, 8:24, 8:24], "32 pixels; needed 16"),
+        (lambda c: c[:, 8:24, 8:24], "32 x 32 pixels; needed 16 x 16"),
         (lambda c: c + np.random.default_rng(0).normal(0, 0.1, c.shape), "negative|not whole"),
         (lambda c: 0 * c, "no light"),
         (lambda c: np.full_like(c, 7), "where the zero frequency is"),

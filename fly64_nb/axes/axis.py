@@ -5,8 +5,8 @@
 # %% ../../nbs/axes/axis.ipynb #3b83743f
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,11 +37,14 @@ class Axis:
     acts_on : str
         ``"exposure"``, ``"scan"`` or ``"knowledge"``.
     apply : callable
-        ``(expected, value, rng) -> expected`` for an exposure: (n, N, N) float64 photons, zero frequency at the
-        centre.
+        ``(measurement, value, rng) -> measurement`` for an exposure: a `fly64_nb.physics.measurement.Measurement`.
         ``(data, value, rng) -> data`` for the others: a `Dataset`.
     least, most : float
         Range of its values, the ends included.
+    remedy : str
+        What a method can do about it, see `fly64_nb.methods.method.Method.remedies`; empty: nothing that is known.
+    names : mapping of float to str
+        Names of values that are a choice: ``{1.0: "raster", 2.0: "spiral"}``.
 
     Raises
     ------
@@ -57,6 +60,8 @@ class Axis:
     apply: Callable[[Any, float, np.random.Generator], Any]
     least: float = -np.inf
     most: float = np.inf
+    remedy: str = ""
+    names: Mapping[float, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or self.name in (
@@ -79,7 +84,7 @@ class Axis:
 
 # %% ../../nbs/axes/axis.ipynb #a89ecf98
 def apply_axis(axis: Axis, what: Any, value: float, seed: int) -> Any:
-    """What an axis makes of expected photons or of a dataset, at a value.
+    """What an axis makes of a measurement or of a dataset, at a value.
 
     The draws follow from the study's seed and the axis' name, not from the value: a larger error is the same error,
     larger.

@@ -38,9 +38,14 @@ def parse_doses(text: str) -> tuple[float, ...]:
     return doses
 
 # %% ../../nbs/axes/dose.ipynb #1b710bd1
-def parse_values(text: str) -> tuple[str, tuple[float, ...]]:
-    """Name and values of an axis from ``"position_error=0.25,0.5"``; ValueError where there is no name or no value."""
+def parse_values(text: str) -> tuple[str, tuple[float | str, ...]]:
+    """Name and values of an axis from ``"position_error=0.25,0.5"``; ValueError where there is no name or no value.
+
+    A value that is a word, as in ``"scan_pattern=spiral"``, stays one: the axis knows what it stands for.
+    """
     name, equals, values = (part.strip() for part in text.partition("="))
     if not name.isidentifier() or not equals:
         raise ValueError(f"{text!r}: needed is an axis with its values, such as position_error=0.25,0.5")
-    return name, parse_numbers(name, values)
+    words = [entry.strip() for entry in values.split(",") if entry.strip()[:1].isalpha()]
+    numbers = ",".join(entry for entry in values.split(",") if entry.strip() not in words)
+    return name, (*words, *(parse_numbers(name, numbers) if numbers or not words else ()))

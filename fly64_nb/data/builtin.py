@@ -9,9 +9,11 @@ import numpy as np
 from scipy import fft, ndimage
 
 from .base import Base
+from .experiment import Experiment, in_units
 
 # %% auto #0
-__all__ = ['builtin_object', 'builtin_probe', 'jittered_raster', 'builtin_base']
+__all__ = ['BUILTIN_PIXEL_M', 'NOTHING_TOLD', 'builtin_object', 'builtin_probe', 'jittered_raster', 'builtin_pixel',
+           'builtin_base']
 
 # %% ../../nbs/data/builtin.ipynb #df871cd3
 def _wiring(
@@ -114,7 +116,33 @@ def jittered_raster(
     return tuple(c + rng.uniform(-jitter * pitch, jitter * pitch, c.shape) for c in (y, x))
 
 # %% ../../nbs/data/builtin.ipynb #946cafe8
-def builtin_base(height: float, width: float, pitch: float, window: int = 64, seed: int = 7) -> Base:
+BUILTIN_PIXEL_M = 10e-9  # where nothing is told
+NOTHING_TOLD = Experiment()
+
+
+def builtin_pixel(experiment: Experiment, window: int) -> tuple[float, str]:
+    """Object pixel of the built-in base in metres, and in words why it is not the usual one.
+
+    Raises
+    ------
+    ValueError
+        If what is told gives a pixel that no X-ray experiment has.
+    """
+    told = experiment.object_pixel_m((window, window))
+    if told is None:
+        return BUILTIN_PIXEL_M, ""
+    height, width = told
+    found = f"{in_units(height, 'm')}, as energy, distance and detector pixel give for a window of {window} px"
+    if not 1e-12 < height < 1e-3 or abs(height / width - 1) > 0.01:
+        raise ValueError(f"experiment: an object pixel of {found}; needed is a square one of 1 pm to 1 mm")
+    usual = abs(height / BUILTIN_PIXEL_M - 1) < 0.01
+    instead = "" if usual else f", and not the {in_units(BUILTIN_PIXEL_M, 'm')} that the built-in base has otherwise"
+    return height, f"object pixel of {found}{instead}"
+
+# %% ../../nbs/data/builtin.ipynb #d0db3e42
+def builtin_base(
+    height: float, width: float, pitch: float, window: int = 64, seed: int = 7, experiment: Experiment = NOTHING_TOLD
+) -> Base:
     """Built-in object, probe and jittered scan of `height` by `width` pixels with the given pitch.
 
     Parameters
@@ -127,7 +155,11 @@ def builtin_base(height: float, width: float, pitch: float, window: int = 64, se
         Side N of the probe's window.
     seed : int
         Seeds the object and the jitter.
+    experiment : Experiment
+        What is told of it; it may decide the size of a pixel, see `builtin_pixel`.
     """
+    pixel, why = builtin_pixel(experiment, window)
+    source = {"kind": "built-in base", "seed": seed, "height_px": height, "width_px": width, "pitch_px": pitch}
     margin = window // 2 + int(np.ceil(0.3 * pitch)) + 2
     y, x = jittered_raster(height, width, pitch, 0.3, np.random.default_rng([seed, 1]))
     shape = (int(np.ceil(height)) + 2 * margin, int(np.ceil(width)) + 2 * margin)
@@ -136,6 +168,7 @@ def builtin_base(height: float, width: float, pitch: float, window: int = 64, se
         builtin_probe(window),
         y + margin,
         x + margin,
-        pixel_size_m=10e-9,
-        source={"kind": "built-in base", "seed": seed, "height_px": height, "width_px": width, "pitch_px": pitch},
+        pixel_size_m=pixel,
+        source=source | ({"understood": [why]} if why else {}),
+        experiment=experiment,
     )

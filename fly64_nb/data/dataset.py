@@ -30,7 +30,15 @@ LAYOUT = {
     "scan_index": (1, "int64"),
     "_metadata": (0, None),
 }
-KNOWN = {"known_probe": (2, "complex64"), "known_x": (1, "float64"), "known_y": (1, "float64"), "mask": (2, "bool")}
+KNOWN = {
+    "known_probe": (2, "complex64"),
+    "known_x": (1, "float64"),
+    "known_y": (1, "float64"),
+    "modes": (3, "complex64"),
+    "known_modes": (3, "complex64"),
+    "mask": (2, "bool"),
+    "known_background": (2, "float32"),
+}
 
 # %% ../../nbs/data/dataset.ipynb #bbe7f5bb
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Dataset:
     diffraction : (n, N, N) float32
         Amplitudes, zero frequency at the centre: ``counts = diffraction**2 * dose / (N/2)**2``.
     Y, object, probe : (n, N, N), (M, M'), (N, N) complex64
-        True patches, object and probe.
+        True patches, object and probe; of a probe of several modes the strongest, with the power of all of them.
     y, x : (n,) float64
         True centres of the patches in object pixels.
     scan_index : (n,) int64
@@ -55,6 +63,11 @@ class Dataset:
         What a method is told, shaped as the truth; the truth itself where nothing else is given.
     mask : (N, N) bool or None
         Pixels of the detector that count; None: all.
+    modes, known_modes : (M, N, N) complex64 or None
+        Mutually incoherent modes of the probe, strongest first, and those that a method is told; None: one, the probe.
+        The sum of their powers is that of the probe.
+    known_background : (N, N) float32 or None
+        Photons a pixel that a method is told to expect besides those of the object; None: none.
     """
 
     diffraction: np.ndarray
@@ -70,6 +83,9 @@ class Dataset:
     known_y: np.ndarray = None  # type: ignore[assignment]
     known_x: np.ndarray = None  # type: ignore[assignment]
     mask: np.ndarray | None = None
+    modes: np.ndarray | None = None
+    known_modes: np.ndarray | None = None
+    known_background: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for known, true in (("known_probe", self.probe), ("known_y", self.y), ("known_x", self.x)):
@@ -86,7 +102,10 @@ class Dataset:
 
     @property
     def dose(self) -> float:
-        """Nominal mean photons per exposure."""
+        """Mean photons of an exposure that a perfect detector of its efficiency would count behind the object.
+
+        Without what it masks, and without a background: known probe and modes stand for so many.
+        """
         return self.metadata["nphotons"]
 
     @property
@@ -99,7 +118,7 @@ class Dataset:
         """What it is a dataset of."""
         m = self.metadata
         exposure, others = (tuple((name, float(value)) for name, value in m.get(k, ())) for k in ("exposure", "others"))
-        return Condition(self.dose, m.get("view", "baseline"), m["split"], exposure, others)
+        return Condition(m.get("dose", self.dose), m.get("view", "baseline"), m["split"], exposure, others)
 
     def seed(self, *words: str | float) -> int:
         """A seed below 2³¹ from the study's seed of noise and some words."""
@@ -138,5 +157,6 @@ def write_dataset(path: str | Path, data: Dataset) -> None:
         "known_x": (data.known_x, data.x),
     }
     arrays |= {key: known for key, (known, true) in told.items() if known is not true}
-    arrays |= {key: array for key, array in (("groups", data.groups), ("mask", data.mask)) if array is not None}
+    optional = ("groups", "mask", "modes", "known_modes", "known_background")
+    arrays |= {key: array for key in optional if (array := getattr(data, key)) is not None}
     write_npz(path, arrays)

@@ -5,14 +5,15 @@
 # %% ../../nbs/data/experiment.ipynb #257aae59
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from scipy.constants import c, e, h
 
 # %% auto #0
-__all__ = ['STATED', 'Experiment', 'known', 'experiment_said', 'read_experiment', 'parse_experiment', 'told_over']
+__all__ = ['STATED', 'Experiment', 'known', 'experiment_said', 'read_experiment', 'stated_values', 'stated_text',
+           'parse_experiment', 'told_over', 'in_units', 'experiment_facts']
 
 # %% ../../nbs/data/experiment.ipynb #be0ab9a7
 _LEAST = 1e-60  # no quantity is as small, and none as large as its inverse
@@ -116,32 +117,46 @@ def read_experiment(record: Mapping[str, Any]) -> Experiment:
     return Experiment(**values)
 
 # %% ../../nbs/data/experiment.ipynb #4edb687c
-STATED = {
-    "energy_keV": ("energy_eV", 1e3),
-    "distance_m": ("distance_m", 1.0),
-    "detector_um": ("detector_pixel_m", 1e-6),
-    "exposure_s": ("exposure_s", 1.0),
-    "photons_per_s": ("photons_per_s", 1.0),
-    "attenuation_m2_per_kg": ("attenuation_m2_per_kg", 1.0),
+STATED = {  # name: field of an experiment, its unit over SI (energy: eV), what it is
+    "energy_keV": ("energy_eV", 1e3, "Photon energy, keV."),
+    "distance_m": ("distance_m", 1.0, "From object to detector, m."),
+    "detector_um": ("detector_pixel_m", 1e-6, "Side of a detector pixel, µm."),
+    "exposure_s": ("exposure_s", 1.0, "Exposure time of a pattern of the base, s."),
+    "photons_per_s": ("photons_per_s", 1.0, "Photons a second on the object; they give each dose its seconds."),
+    "attenuation_m2_per_kg": ("attenuation_m2_per_kg", 1.0, "Mass attenuation coefficient of the object, m²/kg."),
 }
 
 
-def parse_experiment(text: str) -> Experiment:
-    """An experiment from text such as ``"energy_keV=8.2,distance_m=2,detector_um=75"``.
+def stated_values(text: str) -> dict[str, float]:
+    """Numbers by the names of `STATED`, in its order, from ``"energy_keV=8.2,distance_m=2"``; a later one counts.
 
     Raises
     ------
     ValueError
         For an unknown name, or a value that is no positive number.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, number = (word.strip() for word in part.partition("="))
         value = known(number)
         if name not in STATED or value is None:
             needed = f"a positive number for one of {', '.join(STATED)}, such as energy_keV=8.2"
             raise ValueError(f"experiment: found {part!r}; needed {needed}")
-        field, factor = STATED[name]
+        values[name] = value
+    return {name: values[name] for name in STATED if name in values}
+
+
+def stated_text(values: Mapping[str, float]) -> str:
+    """The text that `stated_values` reads back as it was, numbers short where that loses nothing."""
+    short = lambda value: f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+    return ",".join(f"{name}={short(value)}" for name, value in values.items())
+
+
+def parse_experiment(text: str) -> Experiment:
+    """An experiment from text such as ``"energy_keV=8.2,distance_m=2,detector_um=75"``; raises as `stated_values`."""
+    values: dict[str, Any] = {}
+    for name, value in stated_values(text).items():
+        field, factor, _ = STATED[name]
         values[field] = (value * factor, value * factor) if field == "detector_pixel_m" else value * factor
     return Experiment(**values)
 
@@ -149,3 +164,41 @@ def parse_experiment(text: str) -> Experiment:
 def told_over(held: Experiment, told: Experiment) -> Experiment:
     """What a person tells of an experiment, and what a file holds of it where nothing is told."""
     return Experiment(**{f.name: getattr(told, f.name) or getattr(held, f.name) for f in fields(Experiment)})
+
+# %% ../../nbs/data/experiment.ipynb #7cf52364
+_PREFIXES = {1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ", 1e-9: "n", 1e-12: "p"}
+
+
+def in_units(value: float, unit: str) -> str:
+    """A quantity with the prefix that leaves one to three digits before the point: ``1.25 ms``; four digits count."""
+    value = float(f"{value:.4g}")
+    factor = next((factor for factor in _PREFIXES if value >= factor), min(_PREFIXES))
+    return f"{value / factor:.4g} {_PREFIXES[factor]}{unit}"
+
+
+def experiment_facts(known: Experiment, pixel_m: float | None = None, doses: Iterable[float] = ()) -> dict[str, str]:
+    """What is known of an experiment in words, by name; nothing where nothing is known.
+
+    Parameters
+    ----------
+    known : Experiment
+        Of the base.
+    pixel_m : float, optional
+        Object pixel, metres.
+    doses : iterable of float
+        Photons per exposure; with a flux each has a time.
+    """
+    pair = lambda sides: " × ".join(dict.fromkeys(in_units(side, "m") for side in sides))
+    found = {
+        "photon energy": known.energy_eV and f"{known.energy_eV / 1e3:.5g} keV",
+        "wavelength": known.wavelength_m and f"{known.wavelength_m * 1e9:.4g} nm",
+        "object to detector": known.distance_m and in_units(known.distance_m, "m"),
+        "detector pixel": known.detector_pixel_m and pair(known.detector_pixel_m),
+        "object pixel": pixel_m and in_units(pixel_m, "m"),
+        "photons a second": known.photons_per_s and f"{known.photons_per_s:.4g}",
+        "exposure time of the base": known.exposure_s and in_units(known.exposure_s, "s"),
+        "mass attenuation": known.attenuation_m2_per_kg and f"{known.attenuation_m2_per_kg:.4g} m²/kg",
+    }
+    times = {dose: known.at_dose(dose).exposure_s for dose in doses}
+    found |= {f"exposure of {dose:g} photons": time and in_units(time, "s") for dose, time in times.items()}
+    return {name: words for name, words in found.items() if words}

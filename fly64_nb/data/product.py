@@ -5,16 +5,22 @@
 # %% ../../nbs/data/product.ipynb #eea8b60b
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from .experiment import Experiment
-from .files import atomic_path
+from .dataset import Dataset
+from .experiment import Experiment, read_experiment
+from .files import array_digest, atomic_path
 from ..physics.optics import exit_waves, split_position
+from ..physics.photons import amplitude_to_counts, photons_per_unit
 
 # %% auto #0
-__all__ = ['UNKNOWN', 'UNKNOWN_PIXEL', 'write_product', 'in_photons', 'write_diffraction']
+__all__ = ['UNKNOWN', 'UNKNOWN_PIXEL', 'DIFFRACTION', 'write_product', 'in_photons', 'write_diffraction', 'write_partner']
 
 # %% ../../nbs/data/product.ipynb #830906df
 UNKNOWN = Experiment()
@@ -130,11 +136,93 @@ def write_diffraction(
     mask : (N, N) bool array, optional
         Pixels that count.
     """
+    index = np.arange(len(counts)) if scan_index is None else np.asarray(scan_index)
+    with atomic_path(path) as temporary:
+        _write_patterns(temporary, counts.shape, counts.max(), lambda rows: counts[rows], index, detector_pixel_m, mask)
+
+# %% ../../nbs/data/product.ipynb #18c25407
+_CHUNK = 2**18  # bytes of patterns that are compressed together
+
+
+def _write_patterns(
+    path: Path, shape: tuple[int, ...], most: float, read: Callable[[slice], np.ndarray], index: np.ndarray,
+    detector_pixel_m: tuple[float, float] | None, mask: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Write counts of at most `most` piece by piece, as `read` gives them."""
     import h5py
 
+    kind = np.dtype(np.uint16 if most < 2**16 else np.uint32)
+    count, sides = shape[0], shape[1:]
+    together = max(1, min(count, _CHUNK // (sides[0] * sides[1] * kind.itemsize)))
     height, width = detector_pixel_m or (0.0, 0.0)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file["indexes"] = np.arange(len(counts)) if scan_index is None else np.asarray(scan_index)
-        file.create_dataset("patterns", data=counts, chunks=(1, *counts.shape[1:]), compression="lzf")
-        file["patterns"].attrs.update({"detector_pixel_height_m": height, "detector_pixel_width_m": width})
-        file["bad_pixels"] = np.zeros(counts.shape[1:], bool) if mask is None else ~mask
+    how = {"compression": "gzip", "compression_opts": 1, "shuffle": True}  # which every HDF5 has
+    with h5py.File(path, "w") as file:
+        file["indexes"] = index
+        patterns = file.create_dataset("patterns", shape, kind, chunks=(together, *sides), **how)
+        for first in range(0, count, together):
+            patterns[first : first + together] = read(slice(first, first + together))
+        patterns.attrs.update({"detector_pixel_height_m": height, "detector_pixel_width_m": width})
+        file["bad_pixels"] = np.zeros(sides, bool) if mask is None else ~mask
+
+# %% ../../nbs/data/product.ipynb #44d4202e
+DIFFRACTION = "diffraction.h5"  # as Ptychodus calls it in the folder of a product
+
+
+def write_partner(product: str | os.PathLike, data: Dataset) -> Path:
+    """Write a condition's counts beside the folder of one of its products, and a link to them into that folder.
+
+    Parameters
+    ----------
+    product : path
+        Of a product in a folder of its own: ``…/test/LSQML/product.h5``.
+    data : Dataset
+        That it was made of.
+
+    Returns
+    -------
+    Path
+        The file with the counts, ``…/test/diffraction.h5``.
+    """
+    link = Path(product).with_name(DIFFRACTION)
+    path, scale = link.parent.parent / DIFFRACTION, photons_per_unit(data.dose, data.window)
+    experiment = read_experiment(data.metadata.get("experiment", {}))
+    told = json.dumps([data.dose, experiment.record(), data.condition.values()])
+    digest = array_digest(data.diffraction, data.scan_index, *([] if data.mask is None else [data.mask])) + told
+    if _digest_in(path) != digest:
+        counts = lambda rows: amplitude_to_counts(data.diffraction[rows], data.dose)
+        most = float(data.diffraction.max()) ** 2 * scale + 0.5
+        about = experiment.detector_pixel_m, data.mask
+        with atomic_path(path) as temporary:
+            _write_patterns(temporary, data.diffraction.shape, most, counts, data.scan_index, *about)
+            _write_digest(temporary, digest)
+    _link_to(path, link)
+    return path
+
+# %% ../../nbs/data/product.ipynb #2056f8cb
+def _digest_in(path: Path) -> str:
+    """What the counts in a file of `write_partner` were made from; empty where there is none."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return str(file.attrs.get("fly64_made_from", ""))
+    except OSError:  # none, or a damaged one
+        return ""
+
+
+def _write_digest(path: Path, digest: str) -> None:
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file.attrs["fly64_made_from"] = digest
+
+
+def _link_to(path: Path, link: Path) -> None:
+    """A relative link, so that a study can be moved; none on a file system that has no links."""
+    target = os.path.relpath(path, link.parent)
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)

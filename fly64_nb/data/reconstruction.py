@@ -52,6 +52,8 @@ class Reconstruction:
         A rule of the method's own ended it, and not the number of epochs.
     y, x : (n,) float64 or None
         Positions that it refined, in the coordinates of those that it was told; None: it kept them.
+    modes : (M, N, N) complex64 or None
+        Modes of the probe where it has several, strongest first; `probe` is the first of them with the power of all.
     """
 
     object: np.ndarray
@@ -68,6 +70,7 @@ class Reconstruction:
     converged: bool = False
     y: np.ndarray | None = None
     x: np.ndarray | None = None
+    modes: np.ndarray | None = None
 
 # %% ../../nbs/data/reconstruction.ipynb #7295ed6b
 def write_reconstruction(
@@ -98,6 +101,7 @@ def write_reconstruction(
         "seconds": found.seconds, "engine": found.engine, "epoch": found.epoch, "converged": found.converged,
         "notes": list(found.notes), "device": found.device, "environment": environment, "pixel_size_m": pixel,
     }  # fmt: skip
+    modes = {} if found.modes is None else {"modes": found.modes}
     write_npz(
         path,
         {
@@ -108,6 +112,7 @@ def write_reconstruction(
             "held_out": found.held_out,
             "ycoords": y,
             "xcoords": x,
+            **modes,
             "_metadata": metadata_array(metadata),
         },
     )
@@ -116,7 +121,7 @@ def write_reconstruction(
     epochs = f", epoch {found.epoch} of {len(found.loss)}" if len(found.loss) else ""
     comments = ". ".join([f"{method}{epochs}", *found.notes])
     write_product(
-        product, found.object, found.probe, y, x, found.origin, pixel, f"{method}: {condition}",
+        product, found.object, modes.get("modes", found.probe), y, x, found.origin, pixel, f"{method}: {condition}",
         comments, found.loss, data.scan_index, data.dose, read_experiment(data.metadata.get("experiment", {})),
     )  # fmt: skip
 

@@ -219,10 +219,12 @@ def run_notebook(
     """
     import papermill
 
+    # papermill would fill in parameters between braces of a path
+    as_it_is = lambda path: str(path).replace("{", "{{").replace("}", "}}")
     papermill_engines.register("shell", ShellEngine)
     papermill.execute_notebook(
-        str(source),
-        str(output),
+        as_it_is(source),
+        as_it_is(output),
         parameters=parameters,
         engine_name="shell",
         kernel_name="python3",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +18,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from .likelihood.common import LikelihoodSettings, expose, numpy_of
+from .likelihood.common import REMEDIES, LikelihoodSettings, expose, numpy_of
 from .likelihood.descent import descend
 from .likelihood.exposures import Exposures
+from .likelihood.refinement import refine
 from .likelihood.spectra import light_mask
 from .method import Method, OnEpoch, find_methods, make_settings, settings_of
 from .windows import on_canvas
@@ -151,9 +152,10 @@ def candidates_of(names: Sequence[str]) -> list[Method]:
 
 
 def _settings_for(method: Method, settings: AutoSettings) -> Any:
-    """A candidate's own settings, on the device and the threads that are asked for."""
+    """A candidate's own settings, with those that all likelihood methods share as they are asked for."""
     own = settings_of(method, "quick")
-    asked: dict[str, Any] = {name: getattr(settings, name) for name in ("device", "threads") if name in own}
+    shared = [field.name for field in fields(LikelihoodSettings) if field.name in own]
+    asked: dict[str, Any] = {name: getattr(settings, name) for name in shared}
     return make_settings(method, {**own, **asked})
 
 
@@ -161,7 +163,9 @@ def _of_half(data: Dataset, counts: np.ndarray) -> Dataset:
     """A dataset with half of its photons."""
     dose = data.dose / 2
     metadata = {**data.metadata, "nphotons": dose}
-    return replace(data, diffraction=counts_to_amplitude(counts.astype(np.float32), dose), metadata=metadata)
+    background = None if data.known_background is None else data.known_background / 2
+    amplitude = counts_to_amplitude(counts.astype(np.float32), dose)
+    return replace(data, diffraction=amplitude, metadata=metadata, known_background=background)
 
 # %% ../../nbs/methods/auto.ipynb #ffa79b5a
 def judged(data: Dataset, methods: Sequence[Method], settings: AutoSettings, on_epoch: OnEpoch) -> Choice:
@@ -174,6 +178,7 @@ def judged(data: Dataset, methods: Sequence[Method], settings: AutoSettings, on_
     """
     half, other = deal_photons(data.counts(), 0.5, np.random.default_rng(settings.seed))
     judge, images = expose(data, other.astype(np.float32), settings), {}
+    refine(judge, settings)
     for number, method in enumerate(methods, 1):
         found = method.reconstruct(_of_half(data, half), _settings_for(method, settings), None, lambda *_, **__: None)
         top, left = (o - c for o, c in zip(found.origin, judge.origin))
@@ -206,6 +211,7 @@ AUTO = Method(
     settings=AutoSettings,
     reconstruct=reconstruct,
     presets={"tiny": {"candidates": ("ML", "Wiener")}},
+    remedies=REMEDIES,
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.map", "fly64_nb.methods.wiener"),

@@ -5,7 +5,7 @@
 # %% ../../nbs/methods/lsqml.ipynb #5aa669c9
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import numpy as np
 from ..data.base import Base, MeasuredScan
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from .method import Method, OnEpoch
+from .method import Method, OnEpoch, Remedy
 from .ptychi.solver import LsqmlSettings, reconstruct
-from ..physics.optics import diffraction_intensity
 from ..study.condition import seed_number
 
 # %% auto #0
-__all__ = ['PRESETS', 'LSQML', 'adapt', 'reconstruct_dataset', 'neighbour_mean', 'filled_counts', 'recover_base']
+__all__ = ['PRESETS', 'REMEDIES', 'LSQML', 'adapt', 'reconstruct_dataset', 'photons_from', 'recover_base']
 
 # %% ../../nbs/methods/lsqml.ipynb #24496937
 _EPOCHS = {"tiny": (6, 3), "quick": (80, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
@@ -56,44 +55,37 @@ def adapt(preset: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def reconstruct_dataset(
     data: Dataset, settings: LsqmlSettings, model: Path | None, on_epoch: OnEpoch
 ) -> Reconstruction:
-    """LSQML on the counts of a dataset, at the positions and from the probe that it is told; `model` is not used."""
+    """LSQML on the counts of a dataset, with what it is told of probe, positions and detector; `model` is not used."""
 
     def report(epoch: int, loss: float) -> None:
         on_epoch(epoch, settings.epochs, loss=loss)
 
-    return reconstruct(data.counts(), data.known_y, data.known_x, data.known_probe, settings, report)
+    modes = data.known_modes if settings.modes > 1 else None
+    probe = data.known_probe if modes is None else modes
+    return reconstruct(
+        data.counts(), data.known_y, data.known_x, probe, settings, report,
+        mask=data.mask, background=data.known_background, photons=data.dose,
+    )  # fmt: skip
 
 # %% ../../nbs/methods/lsqml.ipynb #87c173ba
-def neighbour_mean(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Patterns (n, N, N) with the mean of their nearest counting neighbours where `mask` (N, N) is False."""
-    known, filled = mask.copy(), counts.astype(np.float32)
-    while not known.all():
-        wide, light = np.pad(known, 1), np.pad(np.where(known, filled, 0), ((0, 0), (1, 1), (1, 1)))
-        parts = [(a, b) for a in (0, 1, 2) for b in (0, 1, 2)]
-        h, w = known.shape
-        number = np.sum([wide[a : a + h, b : b + w] for a, b in parts], 0)
-        total = np.sum([light[:, a : a + h, b : b + w] for a, b in parts], 0)
-        new = ~known & (number > 0)
-        filled[:, new] = total[:, new] / number[new]
-        known |= new
-    return filled
+def photons_from(counts: np.ndarray, mask: np.ndarray, probe: np.ndarray) -> float:
+    """Photons of an exposure as the pixels that count show them, if the object spread the light no further.
 
-
-def filled_counts(scan: MeasuredScan, settings: LsqmlSettings, on_loss: Callable[[int, float], None]) -> np.ndarray:
-    """Counts of a scan with what a first recovery predicts in the pixels that do not count, (n, N, N) uint32."""
-    assert scan.mask is not None
-    if not scan.mask.any():
-        raise ValueError("LSQML: no pixel of the detector counts")
-    counts = np.rint(neighbour_mean(scan.counts, scan.mask)).astype(np.uint32)
-    first = reconstruct(counts, scan.y, scan.x, scan.probe, settings, on_loss)
-    y, x = scan.y - first.origin[0], scan.x - first.origin[1]
-    predicted = diffraction_intensity(first.object, first.probe, y, x)
-    counts[:, ~scan.mask] = np.rint(predicted[:, ~scan.mask])
-    return counts
+    Parameters
+    ----------
+    counts : (n, N, N) array
+    mask : (N, N) bool array
+        Pixels that count.
+    probe : (N, N) or (M, N, N) complex array
+        The probe, or its modes.
+    """
+    light = np.abs(np.fft.fftshift(np.fft.fft2(probe), axes=(-2, -1))) ** 2
+    light = light.reshape(-1, *mask.shape).sum(0)
+    return float(counts[:, mask].sum(dtype=np.float64) / len(counts) * light.sum() / light[mask].sum())
 
 # %% ../../nbs/methods/lsqml.ipynb #18a9f0cc
 def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch) -> tuple[Base, Reconstruction]:
-    """Recover object and probe of a measured scan and make them a base.
+    """Recover object and probe of a measured scan, or as many modes as are told, and make them a base.
 
     Parameters
     ----------
@@ -116,27 +108,45 @@ def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch)
         noise_model="poisson",
         update_probe=True,
         seed=seed_number(seed, "recover"),
+        modes=1 if scan.modes is None else len(scan.modes),
     )
+    probe = scan.probe if scan.modes is None else scan.modes
+    if scan.mask is not None and not scan.mask.any():
+        raise ValueError("LSQML: no pixel of the detector counts")
+    photons = None if scan.mask is None else photons_from(scan.counts, scan.mask, probe)
     on_loss = lambda epoch, loss: on_epoch(epoch, epochs, loss=loss)
-    counts = scan.counts if scan.mask is None else filled_counts(scan, settings, on_loss)
-    found = reconstruct(counts, scan.y, scan.x, scan.probe, settings, on_loss)
+    found = reconstruct(scan.counts, scan.y, scan.x, probe, settings, on_loss, mask=scan.mask, photons=photons)
     y, x = scan.y - found.origin[0], scan.x - found.origin[1]
     # the global phase is arbitrary: make the mean of the lit object real
     lit = slice(int(y.min()), int(y.max())), slice(int(x.min()), int(x.max()))
     phase = np.exp(-1j * np.angle(found.object[lit].mean()))
     source = {**scan.source, "recovered_with": asdict(settings), "loss": float(found.loss[-1])}
-    source |= {"modes": f"recovered with the first of {len(scan.modes)} modes"} if scan.modes is not None else {}
-    obj = (found.object * phase).astype(np.complex64)
-    base = Base(obj, found.probe, y, x, scan.pixel_size_m, scan.counts, source, scan.experiment, mask=scan.mask)
-    return base, found
+    obj, probe = (found.object * phase).astype(np.complex64), found.probe if found.modes is None else found.modes[0]
+    about = {"modes": found.modes, "mask": scan.mask}
+    return Base(obj, probe, y, x, scan.pixel_size_m, scan.counts, source, scan.experiment, **about), found
 
 # %% ../../nbs/methods/lsqml.ipynb #5a6a4c8e
+def _switch(setting: str) -> Remedy:
+    """A remedy that is one setting."""
+    return Remedy({setting: True}, {setting: False})
+
+
+REMEDIES = {
+    "mask": _switch("use_mask"),
+    "background": _switch("use_background"),
+    "probe": _switch("update_probe"),
+    "positions": _switch("update_positions"),
+    "modes": Remedy({"modes": 3, "update_probe": True}, {"modes": 1}),
+    "fluctuation": _switch("update_intensities"),
+}
+
 LSQML = Method(
     name="LSQML",
     settings=LsqmlSettings,
     reconstruct=reconstruct_dataset,
     recover=recover_base,
     presets=PRESETS,
+    remedies=REMEDIES,
     adapt=adapt,
     seed_words=("lsqml",),
     gpu=True,

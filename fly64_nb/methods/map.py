@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from fly64_nb.methods.likelihood.common import (
+    REMEDIES,
     LikelihoodSettings,
     expose,
     finished,
@@ -27,6 +28,7 @@ from fly64_nb.methods.likelihood.common import (
 )
 from .likelihood.descent import State, descend
 from .likelihood.exposures import Exposures
+from .likelihood.refinement import refine
 from fly64_nb.methods.likelihood.spectra import (
     channels,
     count_noise,
@@ -143,7 +145,9 @@ def reconstruct_around(
 def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
     """Most probable object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
     started = time.perf_counter()
-    return reconstruct_around(None, expose(data, data.counts(), settings), data, settings, on_epoch, started)
+    exposures = expose(data, data.counts(), settings)
+    refine(exposures, settings)
+    return reconstruct_around(None, exposures, data, settings, on_epoch, started)
 
 # %% ../../nbs/methods/map.ipynb #0a7e8dff
 MAP = Method(
@@ -151,6 +155,7 @@ MAP = Method(
     settings=MapSettings,
     reconstruct=reconstruct,
     presets={"tiny": {"start_iterations": 5, "rounds": 2, "round_iterations": 3}},
+    remedies=REMEDIES,
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.likelihood.spectra", "fly64_nb.methods.likelihood.descent"),

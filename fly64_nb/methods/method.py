@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from ..design import ChosenMethod, StudyDesign, plain_problems
+from ..study.condition import Condition
 from ..study.discovery import discover, load_item
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from fly64_nb.data.base import Base, MeasuredScan
 
 # %% auto #0
-__all__ = ['OnEpoch', 'DEFAULT_METHODS', 'GROUP', 'Trained', 'Method', 'make_settings', 'seeded', 'settings_of', 'choose_method',
-           'find_methods', 'methods_of', 'load_method', 'with_methods']
+__all__ = ['OnEpoch', 'DEFAULT_METHODS', 'GROUP', 'Trained', 'Remedy', 'Method', 'make_settings', 'seeded', 'settings_of',
+           'choose_method', 'variant_words', 'variant_settings', 'split_variant', 'find_methods', 'methods_of',
+           'methods_on', 'load_method', 'with_methods']
 
 # %% ../../nbs/methods/method.ipynb #1b9d1698
 OnEpoch = Callable[..., None]  # (epoch, epochs, **values): the job's progress
@@ -55,6 +57,20 @@ class Trained:
     seconds: float
     notes: tuple[str, ...] = ()
     earlier_cpu_s: float = 0.0
+
+# %% ../../nbs/methods/method.ipynb #2ae35b76
+@dataclass(frozen=True)
+class Remedy:
+    """Settings of a method that mend an imperfection of the experiment, and those that leave it.
+
+    Attributes
+    ----------
+    on, off : mapping of str to value
+        Settings with the remedy and without it.
+    """
+
+    on: Mapping[str, Any]
+    off: Mapping[str, Any]
 
 # %% ../../nbs/methods/method.ipynb #4543af8b
 @dataclass(frozen=True)
@@ -98,6 +114,10 @@ class Method:
         Name of the file that a trained model is saved to.
     seed_words : tuple of str
         Words of its seeds, by default its name.
+    remedies : mapping of str to Remedy
+        What it can do about imperfections, by the name that an axis has for its remedy: ``"mask"``, ``"background"``,
+        ``"probe"``, ``"positions"``, ``"modes"``, ``"fluctuation"``. A study has it with and without one by name:
+        ``ML+positions``, ``ML-mask``.
     threads, memory_gb, gpu, family, imports
         What a job needs; ``"torch"`` or ``"tensorflow"`` as family; modules that a warm parent should keep.
     """
@@ -117,6 +137,7 @@ class Method:
     starts_from: str | None = None
     model_file: str = "model.keras"
     seed_words: tuple[str, ...] = ()
+    remedies: Mapping[str, Remedy] = field(default_factory=dict)
     threads: int = 1
     memory_gb: float = 2.0
     gpu: bool = False
@@ -164,14 +185,61 @@ def settings_of(method: Method, profile: str, changes: Mapping[str, Any] | None 
     return {f.name: getattr(made, f.name) for f in fields(made) if f.name != "seed"}
 
 
-def choose_method(method: Method, source: str, profile: str, changes: Mapping[str, Any] | None = None) -> ChosenMethod:
-    """A method as a study keeps it: what the plan needs to know, and its settings, without its code."""
-    same = {
-        f.name: getattr(method, f.name) for f in fields(ChosenMethod) if f.name not in ("source", "settings", "changes")
-    }
+def choose_method(
+    method: Method, source: str, profile: str, changes: Mapping[str, Any] | None = None, variant: str = ""
+) -> ChosenMethod:
+    """A method as a study keeps it: what the plan needs to know, and its settings, without its code.
+
+    Parameters
+    ----------
+    method, source, profile, changes
+        As of `settings_of`, and where the method was found.
+    variant : str
+        Remedies that it has or lacks, as of `split_variant`: ``"+positions-mask"``.
+    """
+    own = ("name", "source", "settings", "changes", "remedies", "variant_of")
+    same = {f.name: getattr(method, f.name) for f in fields(ChosenMethod) if f.name not in own}
+    settings = settings_of(method, profile, {**variant_settings(method, variant), **(changes or {})})
     return ChosenMethod(
-        **same, source=source, settings=settings_of(method, profile, changes), changes=dict(changes or {})
-    )
+        **same, name=method.name + variant, source=source, settings=settings, changes=dict(changes or {}),
+        remedies=tuple(variant_words(variant)) if variant else tuple(method.remedies),
+        variant_of=method.name if variant else "",
+    )  # fmt: skip
+
+# %% ../../nbs/methods/method.ipynb #ca693a77
+def variant_words(variant: str) -> dict[str, str]:
+    """``"+"`` or ``"-"`` by remedy of a variant: ``{"positions": "+", "mask": "-"}`` for ``"+positions-mask"``."""
+    return {word: sign for sign, word in re.findall(r"([+-])([A-Za-z]\w*)", variant)}
+
+
+def variant_settings(method: Method, variant: str) -> dict[str, Any]:
+    """Settings that a variant of a method has besides its profile's.
+
+    Raises
+    ------
+    ValueError
+        For a remedy that the method lacks.
+    """
+    settings: dict[str, Any] = {}
+    for word, sign in variant_words(variant).items():
+        if word not in method.remedies:
+            has = ", ".join(method.remedies) or "none"
+            raise ValueError(f"method {method.name + variant!r}: {method.name} has no remedy {word!r}; it has {has}")
+        settings |= method.remedies[word].on if sign == "+" else method.remedies[word].off
+    return settings
+
+
+def split_variant(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """Name of a known method and the variant that a name says of it: ``("ML", "+positions")``; no variant: ``""``.
+
+    A name that is no variant of a known method comes back whole.
+    """
+    known = list(known)
+    bases = [base for base in known if name.startswith(base)]
+    for base in sorted(bases, key=len, reverse=True):
+        if name == base or re.fullmatch(r"([+-][A-Za-z]\w*)+", name[len(base) :]):
+            return base, name[len(base) :]
+    return name, ""
 
 # %% ../../nbs/methods/method.ipynb #25f84e6c
 DEFAULT_METHODS = ("PINN", "Supervised", "LSQML", "ML", "MAP")
@@ -201,18 +269,33 @@ def methods_of(design: StudyDesign) -> tuple[ChosenMethod, ...]:
     return design.methods or with_methods(design).methods
 
 
+def methods_on(design: StudyDesign, condition: Condition) -> tuple[ChosenMethod, ...]:
+    """Methods that a condition is reconstructed with, see `StudyDesign.methods_on`; of the default list without any."""
+    return (design if design.methods else replace(design, methods=methods_of(design))).methods_on(condition)
+
+
 def load_method(name: str, source: str, folder: Path = Path()) -> Method:
     """One method from its module or file, looking at no other.
 
     Parameters
     ----------
     name : str
+        Of a method, or of a variant of one: ``"ML+positions"``.
     source : str
         ``"fly64_nb.methods.lsqml"``, or a path relative to `folder`.
     folder : Path
         The study root.
     """
-    return load_item(Method, name, source, folder)
+    try:
+        return load_item(Method, name, source, folder)
+    except ValueError:
+        for k in (k for k, letter in enumerate(name) if letter in "+-" and k):
+            try:
+                method = load_item(Method, name[:k], source, folder)
+            except ValueError:
+                continue
+            return replace(method, name=name, seed_words=method.seed_words or (method.name,))
+        raise
 
 # %% ../../nbs/methods/method.ipynb #aa8aeb45
 def with_methods(
@@ -240,17 +323,22 @@ def with_methods(
     found, changes = found or find_methods(), dict(changes or {})
     kept = {m.name: m for m in design.methods}
     wanted = list(dict.fromkeys([*kept, *(names or (() if kept else DEFAULT_METHODS)), *changes]))
+    variants = {name: split_variant(name, found) for name in wanted}
     for name in wanted:
-        if name not in found and (name not in kept or name in changes):
+        if variants[name][0] not in found and (name not in kept or name in changes):
             raise ValueError(f"method {name!r} is unknown; there are {', '.join(found)}")
-    order = [*(n for n in found if n in wanted), *(n for n in wanted if n not in found)]
+    place = {name: k for k, name in enumerate(found)}
+    order = sorted(wanted, key=lambda name: (place.get(variants[name][0], len(place)), bool(variants[name][1])))
     chosen = []
     for name in order:
-        if name not in found:  # of a package or a file that is not here: its results can be read
+        base, variant = variants[name]
+        if base not in found:  # of a package or a file that is not here: its results can be read
             chosen.append(kept[name])
             continue
-        earlier = kept[name].changes if name in kept else {}
-        chosen.append(choose_method(*found[name], design.profile, {**earlier, **changes.get(name, {})}))
+        asked: dict[str, Any] = {}
+        for one in dict.fromkeys((base, name)):  # what is asked of a method is asked of its variants
+            asked |= {**(kept[one].changes if one in kept else {}), **changes.get(one, {})}
+        chosen.append(choose_method(*found[base], design.profile, asked, variant))
     for method in chosen:
         if method.starts_from and method.starts_from not in [m.name for m in chosen]:
             raise ValueError(

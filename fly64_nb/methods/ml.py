@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +15,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
+from .likelihood.brightness import find_brightness
 from fly64_nb.methods.likelihood.common import (
+    REMEDIES,
     LikelihoodSettings,
     expose,
     finished,
@@ -25,14 +25,11 @@ from fly64_nb.methods.likelihood.common import (
     lit_pixels,
     numpy_of,
 )
-from .likelihood.descent import State, descend
-from .likelihood.exposures import Exposures
-from .likelihood.positions import descend_with_positions, rms_correction
-from .likelihood.probe import descend_with_probe
+from .likelihood.refinement import refining
 from .method import Method, OnEpoch
 
 # %% auto #0
-__all__ = ['ML', 'MlSettings', 'states_of', 'reconstruct']
+__all__ = ['ML', 'MlSettings', 'reconstruct']
 
 # %% ../../nbs/methods/ml.ipynb #c6a68701
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -45,52 +42,31 @@ class MlSettings(LikelihoodSettings):
         At most.
     enough : float
         It ends when steps gain less than this share of the noise's half unit a lit pixel.
-    update_probe : bool
-        Refine the probe together with the object ([probe](likelihood/probe.ipynb)), or keep it as given.
-    update_positions : bool
-        Refine the positions together with the object ([positions](likelihood/positions.ipynb)), or keep them as told.
-    farthest : float
-        Longest distance in px of a refined position from where it was told to be.
     """
 
     iterations: Annotated[int, Field(ge=1)] = 60
     enough: Annotated[float, Field(ge=0)] = 0.01
-    update_probe: bool = False
-    update_positions: bool = False
-    farthest: Annotated[float, Field(gt=0)] = 8.0
-
-# %% ../../nbs/methods/ml.ipynb #cb6f3137
-def states_of(exposures: Exposures, settings: MlSettings) -> Iterator[State]:
-    """The descent that refines what the settings say."""
-    if settings.update_positions:
-        probe = settings.update_probe
-        return descend_with_positions(exposures, update_probe=probe, farthest=settings.farthest)
-    return descend_with_probe(exposures) if settings.update_probe else descend(exposures)
 
 # %% ../../nbs/methods/ml.ipynb #04a42bac
 def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
     """Most likely object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
     started = time.perf_counter()
     exposures = expose(data, data.counts(), settings)
+    if settings.update_intensities:
+        find_brightness(exposures)
     pixels, losses, gains = lit_pixels(exposures), [], []
     converged = False
-    for state in states_of(exposures, settings):
+    for state in refining(exposures, settings):
         losses.append(state.misfit)
         gains.append(state.gain)
         on_epoch(state.iteration, settings.iterations, loss=state.misfit)
         converged = is_enough(gains, pixels, settings.enough)
         if converged or state.iteration == settings.iterations:
             break
-    made = finished(
+    return finished(
         exposures, numpy_of(state.object), data, settings, started, loss=np.array(losses),
         engine="conjugate gradients", epoch=len(losses), converged=converged,
     )  # fmt: skip
-    if settings.update_probe:
-        made = replace(made, probe=numpy_of(exposures.probe[0]))
-    if settings.update_positions:
-        moved = f"positions refined, moved by {rms_correction(exposures, data.known_y, data.known_x):.2f} px rms"
-        made = replace(made, y=exposures.y, x=exposures.x, notes=(*made.notes, moved))
-    return made
 
 # %% ../../nbs/methods/ml.ipynb #b72b8550
 ML = Method(
@@ -99,6 +75,7 @@ ML = Method(
     reconstruct=reconstruct,
     presets={"tiny": {"iterations": 10}},
     counts_alone=True,
+    remedies=REMEDIES,
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.likelihood.descent",),

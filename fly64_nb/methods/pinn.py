@@ -16,6 +16,7 @@ from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from .method import Method, OnEpoch, Trained
 from fly64_nb.methods.networks.learning import (
+    REMEDIES,
     TrainingSettings,
     profile_settings,
     reconstruct_with_network,
@@ -63,6 +64,7 @@ PINN = Method(
     train=train,
     presets=profile_settings(),
     model_file="model.keras",
+    remedies=REMEDIES,
     seed_words=("training", "PtychoPINN"),  # the published name: seeds of earlier studies stay what they were
     memory_gb=2.0,
     gpu=True,

@@ -15,7 +15,7 @@ from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction, read_reconstruction
 from .likelihood.common import expose
 from .likelihood.spectra import channels, light_mask, mean_object
-from .map import MapSettings, reconstruct_around
+from .map import MAP, MapSettings, reconstruct_around
 from .method import Method, OnEpoch
 from .windows import on_canvas
 
@@ -71,6 +71,7 @@ PINN_MAP = Method(
     reconstruct=reconstruct,
     presets={"tiny": {"start_iterations": 5, "rounds": 2, "round_iterations": 3}},
     starts_from="PINN",
+    remedies={name: MAP.remedies[name] for name in ("mask", "background")},
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.map",),

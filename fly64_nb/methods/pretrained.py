@@ -19,7 +19,7 @@ from .method import Method, OnEpoch, Trained
 from .networks.pretraining_settings import PretrainingSettings
 
 # %% auto #0
-__all__ = ['PRETRAINED', 'train', 'reconstruct']
+__all__ = ['PRETRAINED', 'train', 'photons_of_the_object', 'reconstruct']
 
 # %% ../../nbs/methods/pretrained.ipynb #5d07953b
 def train(data: Dataset, settings: PretrainingSettings, on_epoch: OnEpoch) -> Trained:
@@ -39,17 +39,26 @@ def train(data: Dataset, settings: PretrainingSettings, on_epoch: OnEpoch) -> Tr
 
     return Trained(save, learned.history, time.perf_counter() - started, notes, earlier_cpu_s)
 
-# %% ../../nbs/methods/pretrained.ipynb #04d24f8f
+# %% ../../nbs/methods/pretrained.ipynb #d597c79f
+def photons_of_the_object(data: Dataset, counts: np.ndarray) -> float:
+    """Mean photons of an exposure that were counted, without the background that is known."""
+    counted = float(counts.sum(dtype=np.float64) / len(data))
+    if data.known_background is None:
+        return counted
+    return counted - float(data.known_background[... if data.mask is None else data.mask].sum(dtype=np.float64))
+
+
 def reconstruct(data: Dataset, settings: PretrainingSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
     """Object of a dataset by the chain whose networks lie in `model`."""
     import torch
 
+    from fly64_nb.methods.likelihood.common import LikelihoodSettings, expose
     from fly64_nb.methods.networks.chain import run_chain
     from fly64_nb.methods.networks.pretraining import load_checkpoint, probe_distance
 
     if model is None:
         raise ValueError("Pretrained: needed is the checkpoint that its training wrote")
-    learned, device = load_checkpoint(model), "cuda" if torch.cuda.is_available() else "cpu"
+    learned = load_checkpoint(model)
     started, made = time.perf_counter(), []
     networks = len(learned.knowledge.networks)
     in_all = 1 + 2 * networks + (networks > 1)
@@ -58,15 +67,15 @@ def reconstruct(data: Dataset, settings: PretrainingSettings, model: Path | None
         made.append(name)
         on_epoch(len(made), in_all)
 
+    counts = data.counts()
+    scan = expose(data, counts, LikelihoodSettings(threads=torch.get_num_threads()))
     knowledge = learned.knowledge
-    knowledge = replace(knowledge, networks=tuple(network.to(device) for network in knowledge.networks))
-    images, scan = run_chain(
-        data.counts(), data.known_y, data.known_x, data.known_probe, knowledge, data.mask, device, tell
-    )
+    knowledge = replace(knowledge, networks=tuple(network.to(scan.device) for network in knowledge.networks))
+    images = run_chain(scan, photons_of_the_object(data, counts), knowledge, tell)
     distance = probe_distance(learned.probe, data.known_probe)
     notes = (f"networks of another probe, {distance:.0%} of its size away",) if distance > 1e-3 else ()
     return Reconstruction(
-        images[-1], data.known_probe, scan.origin, np.zeros(0), time.perf_counter() - started, device, settings,
+        images[-1], data.known_probe, scan.origin, np.zeros(0), time.perf_counter() - started, scan.device, settings,
         engine=", ".join(made), notes=notes,
     )  # fmt: skip
 

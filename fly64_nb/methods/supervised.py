@@ -11,7 +11,9 @@ from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from .method import Method, OnEpoch, Trained
 from fly64_nb.methods.networks.learning import (
+    REMEDIES,
     TrainingSettings,
+    known_optics,
     profile_settings,
     reconstruct_with_network,
     train_network,
@@ -26,7 +28,7 @@ def train(data: Dataset, settings: TrainingSettings, on_epoch: OnEpoch) -> Train
     from fly64_nb.methods.networks.layers import patches_to_pairs, support_size
     from fly64_nb.methods.networks.patch_networks import SupervisedNetwork
 
-    support = support_size(data.known_probe)
+    support = support_size(known_optics(data, settings).probe)
     true_patches = lambda groups, dealt: patches_to_pairs(data.Y[groups], support)
     return train_network("Supervised", SupervisedNetwork, true_patches, data, settings, on_epoch)
 
@@ -45,6 +47,7 @@ SUPERVISED = Method(
     learns_from="baseline",
     learns_truth=True,
     model_file="model.keras",
+    remedies=REMEDIES,
     seed_words=("training", "Baseline"),  # the published name: seeds of earlier studies stay what they were
     memory_gb=2.0,
     gpu=True,

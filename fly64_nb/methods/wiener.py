@@ -17,6 +17,7 @@ from scipy import fft
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from fly64_nb.methods.likelihood.common import (
+    REMEDIES,
     LikelihoodSettings,
     expose,
     finished,
@@ -25,6 +26,7 @@ from fly64_nb.methods.likelihood.common import (
     numpy_of,
 )
 from .likelihood.descent import descend
+from .likelihood.refinement import refine, take_refined
 from .likelihood.spectra import channels, cross_spectra, light_mask, mean_object, positive
 from .method import Method, OnEpoch
 from ..physics.photons import deal_photons
@@ -86,6 +88,9 @@ def reconstruct(data: Dataset, settings: WienerSettings, model: Path | None, on_
     started, counts = time.perf_counter(), data.counts()
     dealt = deal_photons(counts, 0.5, np.random.default_rng(settings.seed))
     scans = [expose(data, part, settings) for part in (counts, *(half.astype(np.float32) for half in dealt))]
+    if refine(scans[0], settings):
+        for half in scans[1:]:
+            take_refined(half, scans[0])
     pixels, losses, gains, converged = lit_pixels(scans[0]), [], [], False
     for states in zip(*(descend(scan) for scan in scans)):
         losses.append(states[0].misfit)
@@ -108,6 +113,7 @@ WIENER = Method(
     settings=WienerSettings,
     reconstruct=reconstruct,
     presets={"tiny": {"iterations": 10}},
+    remedies=REMEDIES,
     gpu=True,
     family="torch",
     imports=("fly64_nb.methods.likelihood.spectra", "fly64_nb.methods.likelihood.descent"),

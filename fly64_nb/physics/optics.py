@@ -226,7 +226,8 @@ def diffraction_intensity(
     Parameters
     ----------
     obj : (M, M') complex array
-    probe : (N, N) complex array
+    probe : (N, N) or (M, N, N) complex array
+        The probe, or its M mutually incoherent modes, whose intensities add.
     y, x : (n,) float arrays
         Window centres in object pixels.
     batch : int
@@ -236,28 +237,32 @@ def diffraction_intensity(
     Returns
     -------
     (n, N, N) float32 array
-        ``|fftshift(FFT_ortho(P O))|^2``, zero frequency at the centre pixel (N/2, N/2).
+        ``sum_m |fftshift(FFT_ortho(P_m O))|^2``, zero frequency at the centre pixel (N/2, N/2).
 
     Raises
     ------
     ValueError
         If a window leaves the object.
     """
-    out = np.empty((len(y), *probe.shape), np.float32)
+    first, *others = probe if probe.ndim == 3 else (probe,)
+    out = np.empty((len(y), *first.shape), np.float32)
     for i in range(0, len(y), batch):
         part = slice(i, i + batch)
-        far = fft.fft2(exit_waves(obj, probe, y[part], x[part]), norm="ortho", overwrite_x=True)
+        far = fft.fft2(exit_waves(obj, first, y[part], x[part]), norm="ortho", overwrite_x=True)
         out[part] = fft.fftshift(far.real**2 + far.imag**2, axes=(-2, -1))
+        for mode in others:
+            far = fft.fft2(exit_waves(obj, mode, y[part], x[part]), norm="ortho", overwrite_x=True)
+            out[part] += fft.fftshift(far.real**2 + far.imag**2, axes=(-2, -1))
     return out
 
 # %% ../../nbs/physics/optics.ipynb #e740841b
 def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray, mean_total: float) -> np.ndarray:
-    """Probe scaled so that a scan's patterns have a given mean total intensity.
+    """Probe, or modes of a probe, scaled so that a scan's patterns have a given mean total intensity.
 
     Parameters
     ----------
     obj : (M, M') complex array
-    probe : (N, N) complex array
+    probe : (N, N) or (M, N, N) complex array
     y, x : (n,) float arrays
         Window centres in object pixels.
     mean_total : float
@@ -265,10 +270,11 @@ def scale_probe(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray
 
     Returns
     -------
-    (N, N) complex64 array
+    complex64 array of the same shape
     """
     total = sum(
-        np.sum(np.abs(exit_waves(obj, probe, y[i : i + 256], x[i : i + 256])) ** 2, dtype=np.float64)
+        np.sum(np.abs(exit_waves(obj, mode, y[i : i + 256], x[i : i + 256])) ** 2, dtype=np.float64)
+        for mode in (probe if probe.ndim == 3 else (probe,))
         for i in range(0, len(y), 256)
     )
     return (probe * np.sqrt(mean_total * len(y) / total)).astype(np.complex64)

@@ -57,18 +57,25 @@ def deal_photons(counts: np.ndarray, share: float, rng: np.random.Generator) -> 
     -----
     A dark pixel takes no random number, so a pattern is dealt alike whatever its empty pixels.
     """
+    dealt = _dealt(counts, share, rng)
+    kept = _by_batches(np.rint, counts, np.uint32)
+    kept -= dealt
+    return kept, dealt
+
+
+def _dealt(counts: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Photons that are dealt, as of `deal_photons`; wider numbers are never there for all patterns."""
     if not 0 <= share <= 1:
         raise ValueError(f"deal_photons: found a share of {share}; needed is a probability")
     dealt = np.zeros(counts.shape, np.uint32)
-    with np.errstate(invalid="ignore"):  # what is not a number is refused below
-        whole = np.rint(counts).astype(np.uint32)
-    if not np.array_equal(whole, counts):
-        raise ValueError("deal_photons: photons can only be dealt from whole counts")
-    for i in range(0, len(whole), 64):  # wider numbers are never there for all patterns
-        part = whole[i : i + 64]
+    for i in range(0, len(counts), 64):
+        with np.errstate(invalid="ignore"):  # what is not a number is refused below
+            part = np.rint(counts[i : i + 64]).astype(np.uint32)
+        if not np.array_equal(part, counts[i : i + 64]):
+            raise ValueError("deal_photons: photons can only be dealt from whole counts")
         lit = part > 0
         dealt[i : i + 64][lit] = rng.binomial(part[lit].astype(np.int64), share)
-    return whole - dealt, dealt
+    return dealt
 
 # %% ../../nbs/physics/photons.ipynb #461731e5
 def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
@@ -85,7 +92,7 @@ def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np
             f"thin_counts: a measured scan of {measured:.4g} photons per exposure can be thinned to doses in "
             f"(0, {measured:.4g}], found {dose:g}"
         )
-    return deal_photons(counts, dose / measured, rng)[1]
+    return _dealt(counts, dose / measured, rng)
 
 # %% ../../nbs/physics/photons.ipynb #536c177a
 def photons_per_unit(dose: float, window: int) -> float:

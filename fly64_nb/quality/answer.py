@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.experiment import Experiment, experiment_facts
 from ..design import StudyDesign
 from fly64_nb.quality.advice import (
     UNREACHED,
@@ -25,8 +26,8 @@ from fly64_nb.quality.advice import (
 from .table import best_method, is_outside_noise, values_of
 
 # %% auto #0
-__all__ = ['Doubt', 'Recommendation', 'noise_in_words', 'limit_in_words', 'rivals_in_words', 'recommend', 'Answer', 'assumptions',
-           'card']
+__all__ = ['Doubt', 'NOTHING_TOLD', 'Recommendation', 'noise_in_words', 'limit_in_words', 'rivals_in_words', 'recommend',
+           'Answer', 'assumptions', 'card']
 
 # %% ../../nbs/quality/answer.ipynb #db26c899
 @dataclass(frozen=True)
@@ -222,7 +223,12 @@ class Answer:
         return f"{pixels:.2f} px{metres}"
 
 # %% ../../nbs/quality/answer.ipynb #db9f0806
-def assumptions(design: StudyDesign, measured: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+NOTHING_TOLD = Experiment()
+
+
+def assumptions(
+    design: StudyDesign, measured: bool, experiment: Experiment = NOTHING_TOLD
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a study's answer stands on, and what it does not know.
 
     Parameters
@@ -230,6 +236,8 @@ def assumptions(design: StudyDesign, measured: bool) -> tuple[tuple[str, ...], t
     design : StudyDesign
     measured : bool
         The base was recovered from a measured scan.
+    experiment : Experiment
+        What is known of it in physical units; of nothing there is no word.
     """
     varied = {axis.name: axis for axis in design.axes}
     thin = design.mode == "thin"
@@ -243,11 +251,14 @@ def assumptions(design: StudyDesign, measured: bool) -> tuple[tuple[str, ...], t
         assumed += ["the simulation and the solvers share one model of the measurement"]
     if measured:
         assumed += ["the truth is the full-dose reconstruction of the measured scan, with its own errors"]
+    least, most = min(design.doses), max(design.doses)
+    facts = experiment_facts(experiment, None, sorted({least, most}))
+    assumed += ["of the experiment: " + ", ".join(map(" ".join, facts.items()))] if facts else []
     unknown = ["other objects, and probes of another shape", "drift, vibration, radiation damage"]
     if design.replicates == 1:
         unknown += ["the luck of a training: networks were trained once (--seeds 3 trains them anew)"]
-    least, most = in_short(min(design.doses)), in_short(max(design.doses))
-    unknown += [f"doses below {least} or above {most}" if least != most else f"doses other than {least}"]
+    below, above = in_short(least), in_short(most)
+    unknown += [f"doses below {below} or above {above}" if below != above else f"doses other than {below}"]
     unknown += ["overlaps other than those above"]
     return tuple(filter(None, assumed)), tuple(unknown)
 

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..axes.axis import Axis, find_axes
+from ..beamlines.beamline import find_beamlines
 from ..data.base import Base, MeasuredScan, read_base
+from ..data.builtin import builtin_pixel
+from ..data.experiment import parse_experiment, stated_text, stated_values
 from ..data.files import FormatError, file_digest
 from ..data.readers.reader import choose_reader, read_base_file
 from ..data.readers.understand import ReadOptions, read_options
@@ -39,8 +42,8 @@ from ..engine.job import Job, JobResult
 from ..study.layout import Layout
 
 # %% auto #0
-__all__ = ['LOOK', 'Tell', 'Request', 'Prepared', 'choose_axes', 'chosen_design', 'looked_at', 'prepare_study', 'Reporting',
-           'make_base_of', 'run_study']
+__all__ = ['LOOK', 'Tell', 'Request', 'Prepared', 'choose_axes', 'chosen_sets', 'chosen_design', 'canonical', 'agrees',
+           'looked_at', 'prepare_study', 'Reporting', 'make_base_of', 'run_study']
 
 # %% ../../nbs/results/run.ipynb #cca38282
 @dataclass(frozen=True)
@@ -55,18 +58,22 @@ class Request:
         File to start from; None: built in.
     vary : mapping of axis to values
         Further axes.
+    beamlines : tuple of str
+        Sets of values of axes, by name, see `fly64_nb.beamlines.beamline.find_beamlines`.
     methods : tuple of str
         Names; empty: those that the study has, or the default list.
     settings : mapping of method to mapping of setting to value
     method_files, axis_files, reader_files : tuple of Path
         Notebooks or modules of methods, axes and readers from outside the package.
     reading : mapping
-        What is said of the base's file, fields of `fly64_nb.data.readers.understand.ReadOptions`.
+        What is said of the base's file, fields of `fly64_nb.data.readers.understand.ReadOptions`; without a file the
+        experiment alone.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
-    vary: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    vary: Mapping[str, Sequence[float | str]] = field(default_factory=dict)
+    beamlines: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     method_files: tuple[Path, ...] = ()
@@ -80,11 +87,14 @@ class Request:
             name: {**other.settings.get(name, {}), **self.settings.get(name, {})}
             for name in (*other.settings, *self.settings)
         }
+        reading = {**other.reading, **self.reading}
+        if told := reading.get("experiment"):  # number by number; one that makes no sense is refused where it is read
+            reading["experiment"] = ",".join(filter(None, (other.reading.get("experiment"), told)))
         both = lambda name: tuple(dict.fromkeys((*getattr(other, name), *getattr(self, name))))
         return Request(
-            {**other.fields, **self.fields}, self.base or other.base, {**other.vary, **self.vary},
+            {**other.fields, **self.fields}, self.base or other.base, {**other.vary, **self.vary}, both("beamlines"),
             self.methods or other.methods, settings, both("method_files"), both("axis_files"), both("reader_files"),
-            {**other.reading, **self.reading},
+            reading,
         )  # fmt: skip
 
 # %% ../../nbs/results/run.ipynb #b41f70b8
@@ -107,6 +117,8 @@ class Prepared:
         Notebook or module of a reader from outside the package that reads the base, relative to the study root.
     reading : mapping
         What was said of the base's file, as a record relative to the study root.
+    notes : tuple of str
+        What a person should hear before it runs.
     """
 
     design: StudyDesign
@@ -116,27 +128,40 @@ class Prepared:
     is_new: bool = True
     reader: str = ""
     reading: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 # %% ../../nbs/results/run.ipynb #27896fa6
-def choose_axes(vary: Mapping[str, Sequence[float]], found: Mapping[str, tuple[Axis, str]]) -> tuple[ChosenAxis, ...]:
+def _value(axis: Axis, value: float | str) -> float:
+    """Value of an axis, which may be given by its name."""
+    if isinstance(value, str):
+        by_name = {name: number for number, name in axis.names.items()}
+        if value not in by_name:
+            needed = f"a number{''.join(f', {name}' for name in by_name)}"
+            raise ValueError(f"axis {axis.name}: found {value!r}; needed is {needed}")
+        return by_name[value]
+    if not axis.least <= value <= axis.most:
+        needed = f"needed is a value from {axis.least:g} to {axis.most:g}"
+        raise ValueError(f"axis {axis.name}: found {value:g} {axis.unit}; {needed}")
+    return float(value)
+
+
+def choose_axes(
+    vary: Mapping[str, Sequence[float | str]], found: Mapping[str, tuple[Axis, str]]
+) -> tuple[ChosenAxis, ...]:
     """Further axes with their values, as a design keeps them.
 
     Raises
     ------
     ValueError
-        For an axis that is unknown, with those that there are, or a value out of its range.
+        For an axis that is unknown, with those that there are, or a value that it does not have.
     """
     chosen = []
     for name, values in vary.items():
         if name not in found:
             raise ValueError(f"axis {name!r} is unknown; there are {', '.join(found)}")
         axis, source = found[name]
-        for value in values:
-            if not axis.least <= value <= axis.most:
-                needed = f"needed is a value from {axis.least:g} to {axis.most:g}"
-                raise ValueError(f"axis {name}: found {value:g} {axis.unit}; {needed}")
-        others = by_distance({float(value) for value in values} - {axis.neutral}, axis.neutral)
-        chosen.append(ChosenAxis(name, axis.label, axis.unit, axis.neutral, axis.acts_on, others, source))
+        others = by_distance({_value(axis, value) for value in values} - {axis.neutral}, axis.neutral)
+        chosen.append(ChosenAxis(name, axis.label, axis.unit, axis.neutral, axis.acts_on, others, source, axis.remedy))
     return tuple(chosen)
 
 # %% ../../nbs/results/run.ipynb #eb445f01
@@ -156,13 +181,26 @@ def _relative(study: Path, found: Mapping[str, tuple[Any, str]]) -> dict[str, tu
     return {name: (item, place(source)) for name, (item, source) in found.items()}
 
 
+def chosen_sets(names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Values of axes that hold together, by the names of beamlines; ValueError for one that is unknown."""
+    found = find_beamlines()
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"beamline {unknown[0]!r} is unknown; there are {', '.join(found)}")
+    return {name: dict(found[name][0].values) for name in names}
+
+
 def chosen_design(study: Path, request: Request, kept: StudyDesign | None) -> StudyDesign:
     """The design of a new study, or that of one that is there and grows."""
     axes = _relative(study, find_axes(_sources(study, request.axis_files, kept.axes if kept else ())))
     methods = _relative(study, find_methods(_sources(study, request.method_files, kept.methods if kept else ())))
     fields = dict(request.fields)
-    if request.vary:
-        fields["axes"] = choose_axes(request.vary, axes)
+    vary = {name: tuple(values) for name, values in request.vary.items()}
+    if request.beamlines:
+        fields["together"] = chosen_sets(request.beamlines)
+        for name, value in (pair for values in fields["together"].values() for pair in values.items()):
+            vary[name] = tuple(dict.fromkeys((*vary.get(name, ()), value)))
+    if vary:
+        fields["axes"] = choose_axes(vary, axes)
     design = get_study_design(**fields) if kept is None else grown_design(kept, fields)
     from_files = [name for name, (_, source) in methods.items() if _is_file(source)]
     names = request.methods or (() if kept else tuple(n for n in methods if n in from_files or _is_default(n)))
@@ -199,6 +237,19 @@ def _recovering(design: StudyDesign, found: Mapping[str, tuple[Method, str]]) ->
     return chosen.method(name)
 
 # %% ../../nbs/results/run.ipynb #ce81f4bb
+def canonical(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of what was said, with the experiment in one way of writing; ValueError where it makes no sense."""
+    told = reading.get("experiment")
+    return {**reading, **({"experiment": stated_text(stated_values(told))} if told else {})}
+
+
+def agrees(said: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
+    """Whether what is said now was said before, too: of the experiment each number, of the rest each word."""
+    now, before = (stated_values(reading.get("experiment", "")) for reading in (said, kept))
+    rest = {name: value for name, value in said.items() if name != "experiment"}
+    return now.items() <= before.items() and rest == {name: kept.get(name) for name in rest}
+
+# %% ../../nbs/results/run.ipynb #6eabb08e
 LOOK = 64  # patterns that are enough to see what a file is
 
 
@@ -231,16 +282,17 @@ def prepare_study(study: str | Path, request: Request = Request()) -> Prepared:
         return _prepare_growth(study, request, record)
     design = chosen_design(study, request, None)
     if request.base is None:
-        if request.reading:
-            raise ValueError(
-                f"{', '.join(sorted(request.reading))}: said of a file, and there is none; pass one with --base"
-            )
+        if of_a_file := sorted(set(request.reading) - {"experiment"}):
+            raise ValueError(f"{', '.join(of_a_file)}: said of a file, and there is none; pass one with --base")
         if design.mode == "thin":
             raise ValueError("mode 'thin' needs measured counts: pass a measured scan with --base")
-        return Prepared(design, build_design_job(study, design))
+        reading = canonical(read_options(request.reading).record(study))
+        _, words = builtin_pixel(parse_experiment(reading.get("experiment", "")), design.patch_size)
+        job = build_design_job(study, design, reading=reading)
+        return Prepared(design, job, reading=reading, notes=(words,) if words else ())
     options = read_options(request.reading)
     read = looked_at(request.base, request.reader_files, options, design)
-    reader, reading = _reader_of(study, request.base, request.reader_files), options.record(study)
+    reader, reading = _reader_of(study, request.base, request.reader_files), canonical(options.record(study))
     design = suitable_design(design, read)
     recovering = None if isinstance(read, Base) else _recovering(design, find_methods(request.method_files))
     file = os.path.relpath(Path(request.base).resolve(), study.resolve())
@@ -269,11 +321,12 @@ def _prepare_growth(study: Path, request: Request, record: Mapping[str, Any]) ->
     if recovered and recovering is None:
         recovering = with_methods(replace(design, methods=()), [recovered["name"]]).method(recovered["name"])
     reader, reading = record.get("reader", ""), record.get("reading", {})
-    said = read_options(request.reading).record(study)
-    if said != {name: reading.get(name) for name in said}:
+    said = canonical(read_options(request.reading).record(study))
+    if not agrees(said, reading):
+        what, there = ("read" if file else "made"), reading or "nothing said of it"
         raise ValueError(
-            f"{Layout(study).study_json}: the base was read with {reading or 'nothing said of it'} there, {said} asked "
-            "for. The base is held fixed; take a new folder."
+            f"{Layout(study).study_json}: the base was {what} with {there} there, {said} asked for. The base is held "
+            "fixed; take a new folder."
         )
     partners = record.get("base_source", {}).get("files", ())
     job = build_design_job(study, design, study / file if file else None, recovering, reader, reading, partners)

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ..comparison import study_metrics
+from ..data.base import read_about
+from ..data.experiment import Experiment
 from ..data.files import FormatError, array_headers, load_arrays, read_metadata
 from ..design import ChosenAxis, ChosenMethod, StudyDesign, read_study, replicate_design, study_roots
 from ..methods.method import methods_of
@@ -41,7 +43,7 @@ from ..study.condition import Condition
 from ..study.layout import Layout, dose_folder, value_folder
 
 # %% auto #0
-__all__ = ['EARLIER', 'STILL_FALLING', 'NotMadeError', 'StudyConditions', 'report_job', 'StudyJobs', 'FieldImage',
+__all__ = ['EARLIER', 'NOT_ASKED', 'STILL_FALLING', 'NotMadeError', 'StudyConditions', 'report_job', 'StudyJobs', 'FieldImage',
            'read_field_images', 'read_history', 'still_falling', 'progress_html', 'Study', 'open_study']
 
 # %% ../../nbs/results/study.ipynb #fa3e9ebe
@@ -142,6 +144,14 @@ class StudyConditions:
         return read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]).get("pixel_size_m")
 
     @cached_property
+    def experiment(self) -> Experiment:
+        """What the base says of the experiment in physical units; nothing where there is no base yet."""
+        path = Layout(self.path).base
+        if not path.is_file():
+            return Experiment()
+        return read_about(path, read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]))["experiment"]
+
+    @cached_property
     def roots(self) -> dict[int, Path]:
         """Study root of each noise seed, ascending: the study itself, then its replicates."""
         return study_roots(self.path, self.design)
@@ -200,6 +210,7 @@ class StudyConditions:
 
 # %% ../../nbs/results/study.ipynb #fd0f12a6
 EARLIER = "the study was made by an earlier version of fly64_nb, and this is not among what can be read of it"
+NOT_ASKED = "a variant of a method is for the ideal experiment and for what its remedies are for"
 
 
 def report_job(study: Path) -> Job:
@@ -286,7 +297,13 @@ class StudyJobs(StudyConditions):
         if of not in wrote:
             raise ValueError(f"job of {of!r}: no such method or phase; there are {', '.join(wrote)}")
         self._check_split(split, seed)
+        if of in self.methods and not self.is_asked(condition, of):
+            raise ValueError(f"job of {of!r}: {NOT_ASKED}; found {condition}")
         return self._writers[wrote[of]]
+
+    def is_asked(self, condition: Condition, method: str) -> bool:
+        """Whether a condition is reconstructed with a method: a variant is for what its remedies are for."""
+        return method in [one.name for one in self.design.methods_on(condition)] or not self.design.methods
 
     def _check_split(self, split: str | None, seed: int | None) -> None:
         """ValueError for a split that a noise seed does not have."""
@@ -329,6 +346,8 @@ class StudyJobs(StudyConditions):
         The first reason along comparison, reconstruction, training and dataset: ``failed: …``, ``left out: …`` or
         ``not made yet``. Each job's record is read once, so open the study again to look anew.
         """
+        if not self.is_asked(self.condition(dose, view, split, **further), method):
+            return "not asked for"
         learned = self.training(dose, view, method, seed, **further)
         compared, made, chosen, exposed = (
             self.job(dose, view, split, of, seed, **further) for of in ("G", method, "D", "C")
@@ -362,7 +381,7 @@ class StudyJobs(StudyConditions):
             for condition in (c for c in self.root_design(seed).conditions if c.split == split):
                 further = dict(condition.further)
                 place = condition.dose, condition.view, *(further.get(axis.name, axis.neutral) for axis in self.axes)
-                for method in self.methods:
+                for method in (name for name in self.methods if self.is_asked(condition, name)):
                     job = self._writers[self.layout(seed).reconstruction(condition, method)]
                     found[*place, method, seed] = _cpu_of(job)
         levels = ["dose", "view", *(axis.name for axis in self.axes), "method", "seed"]
@@ -740,7 +759,7 @@ class Study(StudyJobs):
         doubt = lambda dose, view, method: self.doubt(dose, view, split, method)
         found = (recommend(advice, view, light, exposures, doubt, self.resolution) for view in d.views)
         contrast = nothing_scores(advice.table, "rmse", "phase", split)
-        told = assumptions(d, bool(self.record.get("recovered_by")))
+        told = assumptions(d, bool(self.record.get("recovered_by")), self.experiment)
         return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told)
 
     def leaderboard(self, split: str = "test") -> pd.DataFrame:

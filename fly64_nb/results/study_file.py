@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..axes.axis import Axis, find_axes
+from ..data.experiment import STATED, stated_text, stated_values
 from ..data.files import FormatError, atomic_path, write_json
 from ..data.readers.understand import ReadOptions, read_options
 from ..design import PROFILES, StudyDesign, get_study_design, read_study
@@ -29,8 +30,8 @@ from ..study.layout import Layout
 
 # %% auto #0
 __all__ = ['Tables', 'Target', 'attribute_texts', 'in_words', 'Setting', 'class_settings', 'Sources', 'study_settings',
-           'axis_setting', 'study_tables', 'study_schema', 'toml_value', 'toml_key', 'study_text', 'line_of',
-           'read_study_file', 'write_study_file', 'request_for', 'parse_setting']
+           'axis_setting', 'experiment_settings', 'study_tables', 'study_schema', 'toml_value', 'toml_key',
+           'study_text', 'line_of', 'read_study_file', 'write_study_file', 'request_for', 'parse_setting']
 
 # %% ../../nbs/results/study_file.ipynb #f325dfca
 def attribute_texts(kind: type) -> dict[str, str]:
@@ -130,15 +131,15 @@ class Sources:
     base : str
         File to start from; without it, an object, a probe and a scan are built in.
     methods : tuple of str
-        Which methods are compared.
+        Which methods are compared; with a remedy or without one as ML+positions or ML-mask.
+    beamlines : tuple of str
+        Sets of imperfections by name: each imperfection alone, and all of them together (fly64 beamlines).
     method_files, axis_files, reader_files : tuple of str
         Notebooks or modules with methods, axes and readers of your own. All paths are relative to this file.
     probe : str
         File that has the probe, where the base's file has none.
     zone_plate : str
         Its numbers, where the probe is that of a zone plate, such as outermost_nm=50,stop=0.4,defocus_um=100.
-    experiment : str
-        What the base's file does not say of the experiment, such as energy_keV=8.2,distance_m=2,detector_um=75.
     positions_unit, orientation : str
         Of the base's file: px, um or m, where it does not say; as is, auto or the name of another way in which patterns
         or positions may lie, such as flip y.
@@ -150,12 +151,12 @@ class Sources:
 
     base: str | None = None
     methods: tuple[str, ...] = DEFAULT_METHODS
+    beamlines: tuple[str, ...] = ()
     method_files: tuple[str, ...] = ()
     axis_files: tuple[str, ...] = ()
     reader_files: tuple[str, ...] = ()
     probe: str | None = None
     zone_plate: str = ""
-    experiment: str = ""
     positions_unit: Literal["", "px", "um", "m"] = ""
     orientation: str = ""
     adu_per_photon: Annotated[float, Field(gt=0)] | None = None
@@ -169,7 +170,7 @@ _READING = tuple(one.name for one in fields(ReadOptions))
 
 # %% ../../nbs/results/study_file.ipynb #8f406889
 # fields of the design that have a table, an entry above, or are no choice of a person's
-_OF_THEIR_OWN = ("overlap_targets", "axes", "methods", "splits")
+_OF_THEIR_OWN = ("overlap_targets", "axes", "together", "methods", "splits")
 
 
 def study_settings(profile: str = "quick") -> dict[str, Setting]:
@@ -191,6 +192,11 @@ def axis_setting(axis: Axis) -> Setting:
     return Setting(tuple[Annotated[float, Field(**bounds)], ...], None, text[0].upper() + text[1:] + ".")
 
 
+def experiment_settings() -> dict[str, Setting]:
+    """The numbers of an experiment as settings."""
+    return {name: Setting(Annotated[float, Field(gt=0)], None, words) for name, (_, _, words) in STATED.items()}
+
+
 def study_tables(profile: str = "quick", method_files: Sequence[Path] = (), axis_files: Sequence[Path] = ()) -> Tables:
     """All that a study file can say, with defaults for a profile.
 
@@ -201,7 +207,10 @@ def study_tables(profile: str = "quick", method_files: Sequence[Path] = (), axis
     """
     overlaps = {view: Setting(Target, value) for view, value in get_study_design(profile).overlap_targets.items()}
     axes = {name: axis_setting(axis) for name, (axis, _) in find_axes(axis_files).items()}
-    tables: Tables = {("study",): study_settings(profile), ("overlaps",): overlaps, ("axes",): axes}
+    tables: Tables = {
+        ("study",): study_settings(profile), ("experiment",): experiment_settings(), ("overlaps",): overlaps,
+        ("axes",): axes,
+    }  # fmt: skip
     for name, (method, _) in find_methods(method_files).items():
         defaults = settings_of(method, profile)
         tables["methods", name] = class_settings(method.settings, defaults, ["seed"])
@@ -266,12 +275,16 @@ def _given(request: Request, folder: Path) -> dict[tuple[str, ...], Mapping[str,
     study = {name: value for name, value in request.fields.items() if name not in _OF_THEIR_OWN}
     study |= {"base": relative(request.base)} if request.base else {}
     study |= {"methods": request.methods} if request.methods else {}
-    study |= read_options(request.reading).record(folder)
+    study |= {"beamlines": request.beamlines} if request.beamlines else {}
+    said = read_options(request.reading).record(folder)
+    told = stated_values(said.pop("experiment", ""))
+    study |= said
     study |= {name: list(map(relative, getattr(request, name))) for name in _FILES if getattr(request, name)}
     settings: dict[tuple[str, ...], Mapping[str, Any]]
     settings = {("methods", name): values for name, values in request.settings.items()}
     return {
-        ("study",): study, ("overlaps",): request.fields.get("overlap_targets", {}), ("axes",): request.vary,
+        ("study",): study, ("experiment",): told,
+        ("overlaps",): request.fields.get("overlap_targets", {}), ("axes",): request.vary,
         **settings,
     }  # fmt: skip
 
@@ -281,7 +294,10 @@ _HEAD = f"""#:schema {_SCHEMA}
 # What this study is: `fly64 run` reads it, and options of the command line come before it. A line that begins with
 # "# name =" shows a setting at its default; take the # away to change it. Behind each stands what it may be.
 """
-_ABOUT = {
+_OF_EXPERIMENT = """What the base's file does not say of the experiment in physical units; without a file, that of the
+built-in base. Energy, distance and detector pixel together give the size of an object pixel."""
+_ABOUT: dict[tuple[str, ...], str] = {
+    ("experiment",): _OF_EXPERIMENT,
     ("overlaps",): "Overlap of each view besides the baseline; what is given here replaces both. Names are yours.",
     ("axes",): "Further axes and their values besides the neutral one: background = [0.1, 0.5] and the like.",
 }
@@ -303,7 +319,7 @@ def study_text(request: Request, folder: Path = Path(), profile: str = "quick") 
     tables = study_tables(profile, request.method_files, request.axis_files)
     text = _HEAD
     for words, settings in tables.items():
-        about = f"# {_ABOUT[words]}\n" if words in _ABOUT else ""
+        about = "".join(f"# {line}\n" for line in textwrap.wrap(_ABOUT.get(words, ""), 110))
         lines = "\n".join(_lines(settings, given.get(words, {})))
         text += f"\n{about}[{'.'.join(map(toml_key, words))}]\n{lines.strip()}\n"
     return text
@@ -352,7 +368,7 @@ def _tables_of(file: _File) -> dict[tuple[str, ...], Any]:
         found = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError as error:
         raise FormatError(file.path, None, str(error), "TOML") from None
-    known = ("study", "overlaps", "axes", "methods")
+    known = ("study", "experiment", "overlaps", "axes", "methods")
     if unknown := [name for name in found if name not in known]:
         raise file.wrong([unknown[0]], "", "an unknown table", f"one of {', '.join(known)}")
     tables: dict[tuple[str, ...], Any] = {(name,): table for name, table in found.items()}
@@ -402,16 +418,18 @@ def _request(found: Mapping[tuple[str, ...], Any], folder: Path, files: Mapping[
                 **({"overlap_targets": overlaps} if overlaps else {})},
         base=folder / study["base"] if study.get("base") else None,
         vary={name: tuple(map(float, values)) for name, values in found.get(("axes",), {}).items()},
+        beamlines=tuple(study.get("beamlines", ())),
         methods=tuple(study.get("methods", ())),
         settings={words[1]: table for words, table in found.items() if words[0] == "methods" and table},
         **files,
-        reading=_reading(study, folder),
+        reading=_reading(study, found.get(("experiment",), {}), folder),
     )  # fmt: skip
 
 # %% ../../nbs/results/study_file.ipynb #4d74be23
-def _reading(study: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What a study file says of the base's file, the path from where Python runs."""
+def _reading(study: Mapping[str, Any], experiment: Mapping[str, float], folder: Path) -> dict[str, Any]:
+    """What a study file says of the base's file and of the experiment, the path from where Python runs."""
     said = {name: study[name] for name in _READING if study.get(name)}
+    said |= {"experiment": stated_text(experiment)} if experiment else {}
     return said | ({"probe": folder / said["probe"]} if "probe" in said else {})
 
 # %% ../../nbs/results/study_file.ipynb #c5462af6

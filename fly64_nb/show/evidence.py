@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # %% auto #0
-__all__ = ['PAGES', 'FOLDERS', 'BAR', 'page_of', 'package_notebooks', 'lead_to_notebooks', 'as_printed', 'places_in',
-           'places_here', 'without_paths', 'settings_of', 'provenance_html', 'picture_file', 'outputs_of', 'formulas',
-           'notebook_html', 'without_directives', 'evidence_page', 'executed_notebooks', 'copy_evidence']
+__all__ = ['PAGES', 'FOLDERS', 'BAR', 'page_of', 'shown_pages', 'package_notebooks', 'lead_to_notebooks', 'as_printed',
+           'places_in', 'places_here', 'without_paths', 'settings_of', 'provenance_html', 'picture_file', 'outputs_of',
+           'formulas', 'notebook_html', 'without_directives', 'evidence_page', 'executed_notebooks', 'copy_evidence']
 
 # %% ../../nbs/show/evidence.ipynb #646b7f51
 PAGES = {
     "index": "Study",
+    "imperfections": "What your beamline costs you",
     "metrics": "All metrics",
     "gallery": "Gallery",
     "overlap": "Overlap",
@@ -50,6 +51,12 @@ PAGES = {
 def page_of(cell: NotebookNode) -> str | None:
     """Page that a cell of the report notebook is on, by its tag ``page:NAME``."""
     return next((tag.removeprefix("page:") for tag in cell.metadata.get("tags", []) if tag.startswith("page:")), None)
+
+
+def shown_pages(notebook: NotebookNode) -> list[str]:
+    """Pages on which the report notebook shows something, in the site's order; one without is not published."""
+    shown = {page_of(cell) for cell in notebook.cells if cell.get("outputs")}
+    return [page for page in PAGES if page in shown]
 
 # %% ../../nbs/show/evidence.ipynb #1687eb14
 FOLDERS = {
@@ -365,7 +372,7 @@ def _published_on(notebook: NotebookNode, up: str) -> list[NotebookNode]:
     """What the report notebook shows elsewhere: links to those pages."""
     import nbformat
 
-    pages = dict.fromkeys(page for cell in notebook.cells if (page := page_of(cell)))
+    pages = shown_pages(notebook)
     if not pages:
         return []
     links = Markup(", ").join(link(PAGES[page], f"{up}{page}.html") for page in pages)

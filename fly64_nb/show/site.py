@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from ..design import StudyDesign, read_study, study_roots
 from ..engine.job import notebook_path
 from .evidence import FOLDERS, PAGES, copy_evidence, executed_notebooks, lead_to_notebooks, notebook_html
 from .evidence import outputs_of, package_notebooks, page_of, picture_file, places_here, places_in
-from .evidence import without_directives
+from .evidence import shown_pages, without_directives
 from ..study.layout import Layout
 
 # notebooks and docstrings take longer to import than a plan takes to make, and `fly64 status` needs neither
@@ -510,6 +510,14 @@ def is_rendered_with(report: Path, renderer: str) -> bool:
     return json.loads(_render_record(site).read_text(encoding="utf-8")) == {"renderer": renderer}
 
 # %% ../../nbs/show/site.ipynb #bb6e2ce2
+def _quarto_project(pages: Iterable[str]) -> str:
+    """The Quarto project, its bar without the pages of the report that there are not."""
+    text = notebook_path("_quarto.yml").read_text(encoding="utf-8")
+    for name in set(PAGES) - set(pages):
+        text = re.sub(rf"^ *- href: {name}\.ipynb\n.*\n", "", text, flags=re.MULTILINE)
+    return text
+
+# %% ../../nbs/show/site.ipynb #0ad7ed18
 def _render(
     program: str, study: Path, report: Path, site: Path, pages: Mapping[str, Any], evidence: Any, title: str
 ) -> None:
@@ -519,8 +527,8 @@ def _render(
     for path, notebook in evidence.items():
         write_for_quarto(notebook, path, _title_of(path, report), echo=False)
     documented = write_documentation(report, _first_runs(study))
-    for name in ("_quarto.yml", "report.scss"):
-        shutil.copyfile(notebook_path(name), report / name)
+    shutil.copyfile(notebook_path("report.scss"), report / "report.scss")
+    (report / "_quarto.yml").write_text(_quarto_project(pages), encoding="utf-8")
     (report / "report.css").write_text(style_sheet(quarto=True), encoding="utf-8")
     render_with_quarto(program, report, site, len(pages) + len(evidence) + documented)
     allow_files(site)
@@ -546,7 +554,7 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     program, renderer = choose_renderer(quarto)
     docs = "docs/notebooks/" if program else None
     evidence = copy_evidence(study, design, report, documented=bool(program))
-    pages = {name: report_page(notebook, name, docs, places_here(study)) for name in PAGES}
+    pages = {name: report_page(notebook, name, docs, places_here(study)) for name in shown_pages(notebook)}
     site, unfinished = report / "_site", report / "_site.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     if program:

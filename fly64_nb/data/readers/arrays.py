@@ -112,27 +112,20 @@ def pairs(path: str | os.PathLike, key: str, array: np.ndarray) -> tuple[np.ndar
     return first, second
 
 # %% ../../../nbs/data/readers/arrays.ipynb #4d6cea0a
-def complex_array(path: str | os.PathLike, key: str, array: np.ndarray, most: int, square: bool = False) -> np.ndarray:
-    """A complex array of 2 to `most` axes as it is; leading axes of length one beyond that are dropped.
-
-    Parameters
-    ----------
-    square : bool
-        The last two sides must be equal, as a probe's.
+def complex_array(path: str | os.PathLike, key: str, array: np.ndarray, most: int) -> np.ndarray:
+    """A complex array of 2 to `most` axes; leading axes of length one beyond that are dropped, real ones made complex.
 
     Raises
     ------
     FormatError
-        If it is not complex, has too few or too many axes, is empty, or is not square.
+        If it is neither real nor complex, has too few or too many axes, or is empty.
     """
     while array.ndim > most and array.shape[0] == 1:
         array = array[0]
     found = f"shape {array.shape} of {array.dtype}"
-    if array.dtype.kind != "c" or not 2 <= array.ndim <= most or array.size == 0:
+    if array.dtype.kind not in "fc" or not 2 <= array.ndim <= most or array.size == 0:
         raise FormatError(path, key, found, f"complex numbers in 2 to {most} axes")
-    if square and array.shape[-1] != array.shape[-2]:
-        raise FormatError(path, key, found, "a square probe")
-    return array
+    return array if array.dtype.kind == "c" else array.astype(np.result_type(array, np.complex64))
 
 # %% ../../../nbs/data/readers/arrays.ipynb #f3a99a40
 def pattern_axes(

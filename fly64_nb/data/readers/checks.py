@@ -48,8 +48,11 @@ LARGEST = 1e12  # magnitude of a probe or an object; its inverse is the smallest
 
 def mean_variant(probe: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, str]:
     """Modes (modes, N, N) of the mean exposure of a probe (OPR, modes, N, N), and words where there are variants."""
-    if len(probe) == 1:
+    if len(probe) == 1 and np.ndim(weights) != 3:
         return probe[0], ""
+    if weights is not None and np.shape(weights)[1:] == probe.shape[:2] and np.isfinite(weights).all():
+        words = f"the mean of {len(weights)} exposures with {len(probe)} variants of each mode of the probe (OPR)"
+        return np.einsum("om,omyx->myx", weights.mean(0), probe), f"{words}; their change is left out"
     if weights is None or np.ndim(weights) != 2 or weights.shape[1] != len(probe) or not np.isfinite(weights).all():
         return probe[0], f"the first of {len(probe)} variants of the probe (OPR); their weights are not in the file"
     words = (
@@ -68,8 +71,8 @@ def probe_modes(
     path, key
         Name the array in an error.
     probe : (OPR, modes, N, N), (modes, N, N) or (N, N) complex array
-    weights : (n, OPR) array, optional
-        Of the variants in each exposure.
+    weights : (n, OPR) or (n, OPR, modes) array, optional
+        Of the variants in each exposure, for all modes or for each.
 
     Returns
     -------
@@ -81,11 +84,11 @@ def probe_modes(
     Raises
     ------
     FormatError
-        If it is no such array, not square, not finite, or dark.
+        If it is no such array, not finite, or dark.
     """
     probe = np.asarray(probe)
-    if probe.ndim not in (2, 3, 4) or not probe.size or probe.shape[-1] != probe.shape[-2]:
-        needed = "a square probe: (N, N), (modes, N, N) or (OPR, modes, N, N)"
+    if probe.ndim not in (2, 3, 4) or not probe.size:
+        needed = "a probe: (N, N), (modes, N, N) or (OPR, modes, N, N)"
         raise FormatError(path, key, f"shape {probe.shape}", needed)
     if probe.dtype.kind not in "fc" or not np.isfinite(probe).all() or not np.abs(probe).any():
         found = f"a probe of {probe.dtype} that is empty or not finite"
@@ -95,6 +98,8 @@ def probe_modes(
         raise FormatError(path, key, f"a probe of at most {np.abs(mean).max():.3g}", f"up to {LARGEST:g}, and no less")
     modes = np.ascontiguousarray(mean.reshape(-1, *probe.shape[-2:]), np.complex64)
     said = [words] if words else []
+    if not modes.imag.any():
+        said.append("the probe is real: a wave in focus, or only its amplitude; an intensity it must not be")
     return (modes, said) if len(modes) == 1 else _in_order(path, key, modes, said)
 
 # %% ../../../nbs/data/readers/checks.ipynb #8b5d01fa

@@ -103,8 +103,8 @@ class FileContents:
     positions : Positions or None
     probe : (OPR, modes, N, N) or (modes, N, N) or (N, N) complex array, or None
         With all that the file has of it.
-    opr_weights : (n, OPR) array or None
-        How much of each variant of the probe each exposure has.
+    opr_weights : (n, OPR) or (n, OPR, modes) array or None
+        How much of each variant of the probe each exposure has, in all modes or in each.
     object : (layers, H, W) or (H, W) complex array, or None
     object_is : "result", "truth" or "guess"
         A guess is what a reconstruction begins with, and no truth to simulate from.

@@ -35,11 +35,11 @@ def legacy_probe(path: Path, probe: np.ndarray) -> np.ndarray:
     Raises
     ------
     FormatError
-        If it is not complex and square.
+        If it is neither real nor complex.
     """
     if probe.ndim == 3 and probe.shape[-1] == 1:
         probe = probe[..., 0]
-    return complex_array(path, "probeGuess", probe, 3, square=True)
+    return complex_array(path, "probeGuess", probe, 3)
 
 # %% ../../../nbs/data/readers/fly64_raw.ipynb #40972c13
 def _stack(path: Path, n: int, window: int) -> tuple[Patterns | None, list[str]]:

@@ -23,15 +23,17 @@ from fly64_nb.data.readers.hdf5 import (
     read_array,
     scalar,
     with_links,
+    without_time,
 )
 from .ptychi_pair import pair_names
 from .reader import Reader
 
 # %% auto #0
-__all__ = ['POSITIONS', 'FOLD_SLICE', 'is_fold_slice', 'fold_slice_files', 'read_fold_slice']
+__all__ = ['POSITIONS', 'MIXED', 'FOLD_SLICE', 'is_fold_slice', 'fold_slice_files', 'read_fold_slice']
 
 # %% ../../../nbs/data/readers/fold_slice.ipynb #a10cbd70
 POSITIONS = ("ppY", "ppX")
+MIXED = "positions have two axes, as MATLAB's, but Python wrote the patterns: these are not turned"
 
 
 def is_fold_slice(path: Path) -> bool:
@@ -97,13 +99,15 @@ def read_fold_slice(path: Path) -> FileContents:
             if values.size != max(values.shape, default=0) or values.size != y.size:
                 raise FormatError(para, key, f"shape {values.shape}", f"{y.size} values in a row or a column")
         wavelength, pixel, angle = (scalar(file, key) for key in ("lambda", "dx", "angle"))
-    by_matlab = raw[0].ndim == 2
+    mixed = raw[0].ndim == 2 and dp is not None and without_time(dp, "dp")
+    by_matlab = raw[0].ndim == 2 and not mixed
     patterns = None if dp is None else patterns_in(dp, "dp", (0, 2, 1) if by_matlab else (0, 1, 2))
     if patterns is not None and patterns.shape[0] != len(y):
         raise FormatError(str(dp), "dp", f"{patterns.shape[0]} patterns", f"{len(y)}, one for each position")
     said: list[str] = (
         ["written by MATLAB, as the positions have two axes: the patterns are turned"] if by_matlab else []
     )
+    said += [f"{MIXED}; if they lie transposed: --orientation transposed"] if mixed else []
     said += ["no file with patterns (dp) beside it"] if dp is None else []
     said += [f"{(dp if dp != path else para).name} beside it read as its partner"] if dp not in (None, para) else []
     return FileContents(

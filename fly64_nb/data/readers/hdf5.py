@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['SIGNATURE', 'SUFFIXES', 'SEARCHED', 'HEAP', 'DAMAGE', 'RATIO', 'SMALL', 'FILTERS', 'APART', 'PIECE', 'is_regular',
-           'is_hdf5', 'heap_ends', 'heaps_end', 'links_followed', 'with_links', 'opened', 'node', 'has', 'keys_in',
-           'members_apart', 'dataset_at', 'as_complex', 'read_array', 'number', 'scalar', 'texts', 'text',
-           'patterns_in', 'joined', 'beside']
+           'is_hdf5', 'heap_ends', 'heaps_end', 'links_followed', 'with_links', 'kept_open', 'opened', 'node', 'has',
+           'keys_in', 'members_apart', 'dataset_at', 'as_complex', 'read_array', 'number', 'scalar', 'texts', 'text',
+           'without_time', 'patterns_in', 'joined', 'beside']
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #cefbf895
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -110,6 +110,7 @@ def _check_heaps(path: str) -> None:
 DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError)
 _follow: ContextVar[bool] = ContextVar("follow_links", default=False)
 _budget: ContextVar[list[int] | None] = ContextVar("budget", default=None)
+_kept: ContextVar[dict[tuple, Any] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
@@ -134,13 +135,17 @@ def with_links(read: Callable[[Path], FileContents]) -> Callable[..., FileConten
 
 
 @contextmanager
-def _guarded(path: str | os.PathLike, key: str | None, needed: str = "an undamaged HDF5 file") -> Iterator[None]:
-    """Turn what h5py throws at damage into a `FormatError`; only for the call into h5py itself."""
+def _guarded(where: Any, key: str | None, needed: str = "an undamaged HDF5 file") -> Iterator[None]:
+    """Turn what h5py throws at damage into a `FormatError`; only for the call into h5py itself.
+
+    `where` is a path, or an object of the file, whose name is asked for only if something is wrong.
+    """
     try:
         yield
     except FormatError:
         raise
     except DAMAGE as error:
+        path = where if isinstance(where, (str, os.PathLike)) else where.file.filename
         found = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
         raise FormatError(path, key, found[:300], needed) from None
 
@@ -154,6 +159,36 @@ def _open(path: str) -> h5py.File:
         return h5py.File(path, "r")
 
 
+@contextmanager
+def kept_open() -> Iterator[None]:
+    """Keep what `opened` opens until this ends: a dozen readers look at the same file, and it is opened once."""
+    if _kept.get() is not None:
+        yield
+        return
+    held: dict[tuple, Any] = {}  # files by path, size and time; and what lies at a key of them, by file and key
+    token = _kept.set(held)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+        files_held = [file for key, file in held.items() if isinstance(key[0], str)]
+        held.clear()
+        for file in files_held:
+            file.close()
+
+
+def _kept_or_opened(path: str) -> tuple[Any, bool]:
+    """A file as HDF5, and whether it is kept open for others; one that changed is another file."""
+    held = _kept.get()
+    if held is None:
+        return _open(path), False
+    state = os.stat(path)
+    key = path, state.st_size, state.st_mtime_ns
+    if key not in held:
+        held[key] = _open(path)
+    return held[key], True
+
+# %% ../../../nbs/data/readers/hdf5.ipynb #a9f9fd02
 @contextmanager
 def opened(path: str | os.PathLike, follow_links: bool | None = None) -> Iterator[h5py.File]:
     """An HDF5 file, open for reading.
@@ -173,14 +208,15 @@ def opened(path: str | os.PathLike, follow_links: bool | None = None) -> Iterato
     """
     if not is_regular(path):
         raise FormatError(path, None, "no regular file" if os.path.exists(path) else "no file", "an HDF5 file")
-    file = _open(os.path.realpath(path))
+    file, kept = _kept_or_opened(os.path.realpath(path))
     tokens = _follow.set(_follow.get() if follow_links is None else follow_links), _budget.set([files.MAX_BYTES])
     try:
         yield file
     finally:
         _budget.reset(tokens[1])
         _follow.reset(tokens[0])
-        file.close()
+        if not kept:
+            file.close()
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #8b852ef7
 class _Elsewhere(FormatError):
@@ -191,15 +227,18 @@ def _walk(node: Any, key: str, depth: int) -> Any:
     """Object at a key, one link after the other; None if there is none."""
     import h5py
 
-    path, group = node.file.filename, node.file if key.startswith("/") else node
+    group = node.file if key.startswith("/") else node
     for part in (p for p in key.split("/") if p not in ("", ".")):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
             return None
         if isinstance(link, h5py.ExternalLink) and not _follow.get():
             found = f"a link to {link.path!r} in another file, {link.filename!r}"
-            raise _Elsewhere(path, key, found, "data in this file, or that links are followed (--follow-links)")
+            raise _Elsewhere(
+                node.file.filename, key, found, "data in this file, or that links are followed (--follow-links)"
+            )
         if isinstance(link, h5py.ExternalLink):
+            path = node.file.filename
             target = Path(path).parent / link.filename
             if depth == 0 or not is_regular(target):
                 raise FormatError(path, key, f"a link to {link.filename!r}, which is not there", "the file it leads to")
@@ -221,8 +260,16 @@ def node(group: Any, key: str) -> Any:
     FormatError
         If the way leads into another file and links are not followed, or the file is damaged.
     """
-    with _guarded(group.file.filename, key):
-        return _walk(group, key, 16)
+    import h5py
+
+    held, asked = _kept.get(), (id(group), key, _follow.get())
+    if held is not None and asked in held:
+        return held[asked][1]
+    with _guarded(group, key):
+        found = _walk(group, key, 16)
+    if held is not None and isinstance(group, h5py.File):
+        held[asked] = group, found
+    return found
 
 
 def has(group: Any, key: str) -> bool:
@@ -240,7 +287,7 @@ def keys_in(group: Any, key: str = "/") -> list[str]:
     import h5py
 
     found = node(group, key)
-    with _guarded(group.file.filename, key):
+    with _guarded(group, key):
         return sorted(found) if isinstance(found, h5py.Group) else []
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #236d84f6
@@ -403,7 +450,7 @@ def _small(group: Any, key: str) -> Any:
         holder = node(group, place) if place else group
         if holder is None:
             return None
-        with _guarded(group.file.filename, key):
+        with _guarded(group, key):
             if name in holder.attrs:
                 info = holder.attrs.get_id(name)
                 few = int(np.prod(info.shape or (), dtype=object)) <= 4096
@@ -521,7 +568,7 @@ def _text_place(group: Any, key: str) -> tuple[str, tuple[str, str]] | str | Non
         return None
     if holder is None:
         return None
-    with _guarded(group.file.filename, key):
+    with _guarded(group, key):
         if at and name not in holder.attrs:
             return None
         info = holder.attrs.get_id(name) if at else holder
@@ -537,6 +584,9 @@ def _text_place(group: Any, key: str) -> tuple[str, tuple[str, str]] | str | Non
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #694eca18
+_last: list[tuple[Any, dict[str, str]]] = []  # what was asked for last, and the answer: a format asks for all at once
+
+
 def texts(group: Any, keys: Iterable[str]) -> dict[str, str]:
     """Texts from datasets or attributes, at most 4096 characters each; those that are not there are left out.
 
@@ -545,6 +595,17 @@ def texts(group: Any, keys: Iterable[str]) -> dict[str, str]:
     FormatError
         If the texts are damaged so that the library would not end.
     """
+    name, keys = group.file.filename, tuple(keys)
+    state = os.stat(name)
+    asked = name, state.st_size, state.st_mtime_ns, group.name, keys, _follow.get()
+    if not (last := _last[:1]) or last[0][0] != asked:
+        last = [(asked, _read_texts(group, keys))]
+        _last[:] = last
+    return dict(last[0][1])
+
+
+def _read_texts(group: Any, keys: tuple[str, ...]) -> dict[str, str]:
+    """Texts under keys, those of any length together."""
     found: dict[str, str] = {}
     elsewhere: dict[str, dict[str, tuple[str, str]]] = {}
     for key in keys:
@@ -604,6 +665,16 @@ def _read_raster(dataset: Any, shape: tuple[int, int, int], indices: np.ndarray)
     return out
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #66c65893
+def without_time(path: str | os.PathLike, key: str) -> bool:
+    """Whether the time at which a dataset was made is not kept: h5py leaves it out, MATLAB never does."""
+    from h5py import h5g
+
+    with opened(path) as file:
+        found = node(file, key)
+        with _guarded(path, key):
+            return found is not None and h5g.get_objinfo(found.file.id, found.name.encode()).mtime == 0
+
+
 def patterns_in(path: str | os.PathLike, key: str, axes: tuple[int, int, int] = (0, 1, 2), **more: Any) -> Patterns:
     """Patterns of a dataset, of which some can be read; the file is open only while they are.
 

@@ -14,7 +14,9 @@ import numpy as np
 from ..base import Base, MeasuredScan
 from ..experiment import Experiment
 from ..files import FormatError
+from .brief import judged_briefly
 from .contents import FileContents, Patterns, Positions
+from .hdf5 import kept_open
 from .reader import choose_reader, describe_file, made_of, read_contents
 from .understand import NOTHING_SAID, ReadOptions, neighbour_distance
 from ...physics.optics import effective_diameter
@@ -58,7 +60,12 @@ def look(
     path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID, most: int = 32
 ) -> Look:
     """Look at a file; never raises for what the file is."""
-    path, readers = Path(path), tuple(readers)
+    with kept_open():
+        return _look(Path(path), tuple(readers), options, most)
+
+
+def _look(path: Path, readers: tuple[str | Path, ...], options: ReadOptions, most: int) -> Look:
+    """A look at a file."""
     try:
         kind = describe_file(path)
     except FAILURES as error:
@@ -67,7 +74,9 @@ def look(
     try:
         name = choose_reader(path, readers).item.name
         name, contents = read_contents(path, readers, options)
-        return Look(path, kind, name, contents, made_of(path, name, contents, options, most))
+        read = made_of(path, name, contents, options, most)
+        read = judged_briefly(read)[0] if isinstance(read, MeasuredScan) else read
+        return Look(path, kind, name, contents, read)
     except FAILURES as error:
         return Look(path, kind, name, contents, refusal=str(error) or type(error).__name__)
 
@@ -137,10 +146,11 @@ def reading(read: Base | MeasuredScan) -> list[tuple[str, str]]:
         lines.append(("object pixel", f"{read.pixel_size_m * 1e9:.4g} nm"))
     if read.counts is not None:
         lines.append(("light", f"{read.counts.sum((1, 2), dtype=np.float64).mean():.4g} photons a pattern"))
-    if "judged" in source:
-        lines.append(("counts", source["judged"]))
-    elif read.counts is not None and isinstance(read, MeasuredScan):
-        lines.append(("counts", "no object to judge by; phase A judges the orientation by quick recoveries"))
+    if "judged" in source and read.counts is not None:
+        how = "" if isinstance(read, MeasuredScan) else "by the object of the file: "
+        lines.append(("counts", how + source["judged"]))
+        if isinstance(read, MeasuredScan):
+            lines.append(("orientation", "phase A judges it again, by longer recoveries, and turns the patterns by it"))
     elif step > diameter:
         lines.append(("caution", f"neighbours are {step:.3g} px apart: no overlap of neighbouring probes"))
     return lines

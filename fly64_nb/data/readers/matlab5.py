@@ -188,7 +188,7 @@ def load_variables(path: Path) -> dict[str, Parsed]:
         raise
     except DAMAGE as error:
         raise FormatError(path, None, f"{error or type(error).__name__}", "an undamaged MATLAB 5 file") from None
-    for name in ("object", "probe", "outputs"):
+    for name in ("object", "probe"):
         if name not in loaded:
             raise FormatError(path, name, f"variables {names}", "this variable")
     return loaded
@@ -217,17 +217,31 @@ def _experiment(p: Any) -> Experiment:
 
 def _first(path: Path, name: str, array: Any, most: int) -> np.ndarray:
     """A complex array whose further axes come last, with these first, in reverse order: (variants, modes, H, W)."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "c" or not 2 <= array.ndim <= most:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fc" or not 2 <= array.ndim <= most:
         found = f"shape {getattr(array, 'shape', None)} of {getattr(array, 'dtype', type(array).__name__)}"
         raise FormatError(path, name, found, f"complex numbers in 2 to {most} axes")
     axes = (*reversed(range(2, array.ndim)), 0, 1)
     native = array.dtype.newbyteorder("=")
-    return complex_array(path, name, np.ascontiguousarray(array.transpose(axes), native), most, square=name == "probe")
+    return complex_array(path, name, np.ascontiguousarray(array.transpose(axes), native), most)
 
 # %% ../../../nbs/data/readers/matlab5.ipynb #9464abb8
 def _before_middle(side: int, window: int) -> float:
     """How much the middle that positions are about lies after the object's geometric middle, pixels."""
     return (side - window) / 2 - math.ceil((side - window) / 2) + 1
+
+
+def _positions(path: Path, loaded: dict[str, Parsed], window: tuple[int, int], shape: tuple[int, int]) -> Positions:
+    """Positions of the engine, or those that it began with where it kept none."""
+    key, older = "outputs.probe_positions", "p.positions"
+    if (table := field(loaded.get("outputs"), "probe_positions")) is not None:
+        x, y = pairs(path, key, table)
+        middle = _before_middle(shape[0], window[0]), _before_middle(shape[1], window[1])
+        return Positions(key, y, x, "px", point="middle", origin="object middle", middle=middle)
+    if (table := field(loaded.get("p"), "positions")) is None:
+        found = "no such field" if "outputs" in loaded else f"variables {sorted(loaded)} and no {older}"
+        raise FormatError(path, key, found, f"positions (x, y) in pixels, (n, 2); or {older}, (y, x)")
+    y, x = pairs(path, older, table)
+    return Positions(older, y, x, "px", point="corner", origin="object")
 
 
 def read_matlab5(path: Path) -> FileContents:
@@ -240,13 +254,7 @@ def read_matlab5(path: Path) -> FileContents:
     """
     loaded = load_variables(path)
     probe, obj = _first(path, "probe", loaded["probe"], 4), _first(path, "object", loaded["object"], 3)
-    table = field(loaded["outputs"], "probe_positions")
-    if table is None:
-        raise FormatError(path, "outputs.probe_positions", "no such field", "positions (x, y) in pixels, (n, 2)")
-    x, y = pairs(path, "outputs.probe_positions", table)
-    middle = _before_middle(obj.shape[-2], probe.shape[-2]), _before_middle(obj.shape[-1], probe.shape[-1])
-    key = "outputs.probe_positions"
-    positions = Positions(key, y, x, "px", point="middle", origin="object middle", middle=middle)
+    positions = _positions(path, loaded, probe.shape[-2:], obj.shape[-2:])  # type: ignore[arg-type]
     spec = _numbers(loaded.get("p"), "dx_spec")
     pixel = (spec[-1], spec[0]) if spec and None not in spec else None
     notes = ("the varying part of the probe has no weights in the file",) if probe.ndim == 4 and len(probe) > 1 else ()

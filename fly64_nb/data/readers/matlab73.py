@@ -13,16 +13,18 @@ from scipy.constants import c, e, h
 
 from ..experiment import Experiment, experiment_said
 from ..files import FormatError
+from .arrays import pairs
 from .contents import FileContents, Positions
 from .hdf5 import has, is_hdf5, keys_in, opened, read_array, scalar, with_links
 from .reader import Reader
 
 # %% auto #0
-__all__ = ['POSITIONS', 'MATLAB73', 'is_matlab73', 'matlab_array', 'last_first', 'shelves_positions', 'shelves_experiment',
-           'read_matlab73']
+__all__ = ['POSITIONS', 'OLDER', 'MATLAB73', 'is_matlab73', 'matlab_array', 'last_first', 'shelves_positions',
+           'shelves_experiment', 'read_matlab73']
 
 # %% ../../../nbs/data/readers/matlab73.ipynb #29cd8555
 POSITIONS = "outputs/probe_positions"
+OLDER = "p/positions"
 
 
 def is_matlab73(path: Path) -> bool:
@@ -33,7 +35,7 @@ def is_matlab73(path: Path) -> bool:
         with open(path, "rb") as stream:
             by_matlab = stream.read(10) == b"MATLAB 7.3"
         with opened(path) as file:
-            shelves = has(file, "probe") and (has(file, "outputs") or has(file, "p/dx_spec"))
+            shelves = has(file, "probe") and any(has(file, key) for key in ("outputs", "p/dx_spec", OLDER))
             return shelves or (by_matlab and has(file, "probe") and has(file, "object"))
     except (FormatError, OSError):
         return False
@@ -102,6 +104,9 @@ def read_matlab73(path: Path) -> FileContents:
         positions, weights, pixel, metadata = None, None, None, {}
         if has(file, POSITIONS):
             positions = shelves_positions(path, matlab_array(file, POSITIONS), window, shape)
+        elif has(file, OLDER):
+            y, x = pairs(path, OLDER, matlab_array(file, OLDER))
+            positions = Positions(OLDER, y, x, "px", "corner", "object")
         if has(file, "outputs/probe_evolution") and probe.ndim == 4:
             weights = matlab_array(file, "outputs/probe_evolution")
         if has(file, "p/dx_spec"):
@@ -121,7 +126,7 @@ def read_matlab73(path: Path) -> FileContents:
         object=obj,
         pixel_m=pixel,
         experiment=experiment,
-        notes=() if positions is not None else (f"no positions: {POSITIONS} is not there",),
+        notes=() if positions is not None else (f"no positions: neither {POSITIONS} nor {OLDER} is there",),
         metadata=metadata,
     )
 

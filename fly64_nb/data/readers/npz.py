@@ -95,7 +95,7 @@ def read_npz(path: Path) -> Base | FileContents:
     if ko is None and find_key(keys, "counts") is None:
         needed = f"an object under one of {NAMES['object']}, or measured counts under one of {NAMES['counts']}"
         raise FormatError(path, None, f"keys {sorted(keys)}", needed)
-    probe = None if kp is None else complex_array(path, kp, arrays[kp], 4, square=True)
+    probe = None if kp is None else complex_array(path, kp, arrays[kp], 4)
     patterns, notes = find_patterns(path, keys, len(positions.y), None if probe is None else probe.shape[-1])
     pixel = number(arrays, size) if size is not None else known((metadata or {}).get("pixel_size_m"))
     return FileContents(

@@ -18,8 +18,16 @@ from ..experiment import parse_experiment, told_over
 from ..files import FormatError, array_headers, compression, first_bytes, load_arrays
 from .checks import LARGEST, windows_inside
 from .contents import FileContents
+from .hdf5 import is_hdf5, kept_open, keys_in, opened
 from .judge import judge_base, orient
-from .understand import NOTHING_SAID, ReadOptions, is_flat, neighbour_distance, understand
+from fly64_nb.data.readers.understand import (
+    NOTHING_SAID,
+    ReadOptions,
+    is_flat,
+    neighbour_distance,
+    oriented,
+    understand,
+)
 from ...study.discovery import Found, discover
 
 # %% auto #0
@@ -85,8 +93,6 @@ def describe_file(path: str | Path) -> str:
         return f"{kind}, compressed"
     if kind not in ("an HDF5 file", "a MATLAB file"):
         return kind
-    from fly64_nb.data.readers.hdf5 import is_hdf5, keys_in, opened
-
     if not is_hdf5(path):
         return kind
     try:
@@ -334,10 +340,14 @@ def judged(path: str | Path, base: Base, options: ReadOptions, most: int = 30) -
 def made_of(
     path: str | Path, name: str, read: Any, options: ReadOptions = NOTHING_SAID, most: int | None = None
 ) -> Base | MeasuredScan:
-    """Base or measured scan of what a reader made of a file: understood, checked, and judged by its counts."""
-    if not isinstance(read, FileContents):
-        return check_read(path, name, read)
-    made = check_read(path, name, understand(path, read, options, most), some=most is not None)
+    """Base or measured scan of what a reader made of a file: understood, checked, and judged by its counts.
+
+    A base that a reader made itself, such as one of this package, is judged as well where it has counts.
+    """
+    if isinstance(read, FileContents):
+        made = check_read(path, name, understand(path, read, options, most), some=most is not None)
+    else:
+        made = oriented(path, check_read(path, name, read), options)
     return judged(path, made, options) if isinstance(made, Base) and made.counts is not None else made
 
 # %% ../../../nbs/data/readers/reader.ipynb #7ad4b7b7
@@ -362,5 +372,6 @@ def read_base_file(
     FormatError
         Names the file, the key, what was found and what is needed.
     """
-    name, read = read_contents(path, readers, options)
-    return made_of(path, name, read, options, most)
+    with kept_open():
+        name, read = read_contents(path, readers, options)
+        return made_of(path, name, read, options, most)

@@ -5,6 +5,7 @@
 # %% ../../../nbs/data/readers/tike.ipynb #e78c894a
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from .contents import FileContents, Patterns, Positions
 from .reader import Reader
 
 # %% auto #0
-__all__ = ['TIKE', 'is_tike', 'read_tike']
+__all__ = ['TIKE', 'is_tike', 'varying_probe', 'read_tike']
 
 # %% ../../../nbs/data/readers/tike.ipynb #0b561ab4
 def is_tike(path: Path) -> bool:
@@ -40,6 +41,45 @@ def _patterns(path: Path, n: int, window: int) -> tuple[Patterns | None, str | N
     return npz_patterns(path, "data", axes, zero_frequency="corner"), note
 
 
+def varying_probe(
+    path: Path, probe: np.ndarray, arrays: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Variants (OPR, modes, N, N) of a probe and their weights (n, OPR, modes), None if it does not vary.
+
+    Parameters
+    ----------
+    path : Path
+    probe : (modes, N, N) complex array
+    arrays : mapping
+        With ``eigen_probe`` and ``eigen_weights``, where the file has them.
+
+    Raises
+    ------
+    FormatError
+        If there are variants without weights, or shapes do not fit.
+    """
+    eigen, weights = arrays.get("eigen_probe"), arrays.get("eigen_weights")
+    variants = probe[None]
+    if eigen is not None:
+        if weights is None:
+            raise FormatError(path, "eigen_probe", "variants of the probe without weights", "eigen_weights with them")
+        eigen = complex_array(path, "eigen_probe", eigen, 4)
+        if eigen.ndim != 4 or eigen.shape[2:] != probe.shape[1:] or eigen.shape[1] > len(probe):
+            needed = f"(eigen, up to {len(probe)} modes, {probe.shape[1]}, {probe.shape[2]})"
+            raise FormatError(path, "eigen_probe", f"shape {eigen.shape}", needed)
+        rest = np.zeros((len(eigen), len(probe) - eigen.shape[1], *probe.shape[1:]), eigen.dtype)
+        variants = np.concatenate([variants, np.concatenate([eigen, rest], 1)])
+    if weights is None:
+        return variants, None
+    fits = weights.ndim >= 3 and weights.size == np.prod(weights.shape[-3:]) and weights.dtype.kind == "f"
+    weights = weights.reshape(weights.shape[-3:]) if fits else weights
+    n = len(arrays["scan"].reshape(-1, 2))
+    if not fits or weights.shape != (n, len(variants), len(probe)) or not np.isfinite(weights).all():
+        needed = f"finite real numbers, ({n}, {len(variants)}, {len(probe)})"
+        raise FormatError(path, "eigen_weights", f"shape {weights.shape} of {weights.dtype}", needed)
+    return variants, weights
+
+# %% ../../../nbs/data/readers/tike.ipynb #ec7650a4
 def read_tike(path: Path) -> FileContents:
     """What an NPZ for tike holds.
 
@@ -50,18 +90,17 @@ def read_tike(path: Path) -> FileContents:
     """
     arrays = read_arrays(path, ("scan", "probe"), ("psi", "eigen_probe", "eigen_weights"))
     y, x = pairs(path, "scan", arrays["scan"])
-    probe = complex_array(path, "probe", arrays["probe"], 4, square=True)
+    probe = complex_array(path, "probe", arrays["probe"], 4)
     if probe.ndim == 4 and len(probe) > 1:
         raise FormatError(
             path, "probe", f"shape {arrays['probe'].shape}", "one probe for all positions, with its modes"
         )
+    probe, weights = varying_probe(path, probe.reshape(-1, *probe.shape[-2:]), arrays)
     patterns, note = _patterns(path, len(y), probe.shape[-1])
     obj = complex_array(path, "psi", arrays["psi"], 3) if "psi" in arrays else None
     notes = [note] if note else []
-    if "eigen_probe" in arrays:
-        notes.append("the probe of tike varies from position to position (eigen_probe); its shared part was read")
     positions = Positions("scan", y, x, "px", point="corner", origin="free" if obj is None else "object")
-    return FileContents("tike, NPZ", patterns, positions, probe, object=obj, notes=tuple(notes))
+    return FileContents("tike, NPZ", patterns, positions, probe, weights, object=obj, notes=tuple(notes))
 
 
 TIKE = Reader("tike", is_tike, read_tike)

@@ -21,6 +21,7 @@ from ..files import FormatError
 from .checks import LARGEST, probe_modes, windows_inside, zero_frequency
 from .contents import FileContents, Patterns, Positions
 from .judge import is_orientation, orient, pairs_of_neighbours, shadow
+from .square import Square, finer_object, finer_probe
 from .values import Values, constant_flags, find_values, no_light, to_counts
 from .zone_plate import read_zone_plate, zone_plate_probe
 
@@ -28,7 +29,7 @@ from .zone_plate import read_zone_plate, zone_plate_probe
 __all__ = ['NOTHING_SAID', 'METRES', 'FARTHEST', 'BLOCK_BYTES', 'ReadOptions', 'read_options', 'object_pixel',
            'neighbour_distance', 'fits_scan', 'unit_factor', 'in_pixels', 'place_on_object', 'is_flat', 'projected',
            'Light', 'zero_in_corner', 'find_light', 'checked_block', 'read_counts', 'check_bad', 'paired',
-           'refuse_near_field', 'made_probe', 'Story', 'tell', 'understand']
+           'refuse_near_field', 'made_probe', 'Story', 'tell', 'a_few', 'understand', 'oriented']
 
 # %% ../../../nbs/data/readers/understand.ipynb #15b2292d
 @dataclass(frozen=True)
@@ -110,17 +111,24 @@ def object_pixel(
 ) -> tuple[tuple[float, float] | None, list[str]]:
     """Height and width of an object pixel in metres, as the file says or as its experiment gives; None: unknown.
 
+    Parameters
+    ----------
+    window : (int, int)
+        Of the file; the pixel is that of the even square around it.
+
     Raises
     ------
     FormatError
         If they are not square, no size of an X-ray experiment, or the file contradicts itself.
     """
-    said, given = held.pixel_m, held.experiment.object_pixel_m(window)
+    square = Square.around(window)
+    given = held.experiment.object_pixel_m((square.side, square.side))
+    said = held.pixel_m and (held.pixel_m[0] / square.finer[0], held.pixel_m[1] / square.finer[1])
     words = []
     if said and given:
         ratio = max(max(a / b, b / a) for a, b in zip(said, given))
         if ratio > 1.05:
-            needed = f"the {given[0]:.4g} m of energy, distance, detector pixel and {window[0]} pixels, to 5 %"
+            needed = f"the {given[0]:.4g} m of energy, distance, detector pixel and {square.side} pixels, to 5 %"
             raise FormatError(path, "pixel size", f"{said[0]:.4g} m", needed)
         words += [f"pixel size as the file says; energy and distance give {given[0]:.4g} m"] if ratio > 1.01 else []
     pixel = said or given
@@ -132,7 +140,9 @@ def object_pixel(
         )
     if abs(pixel[0] / pixel[1] - 1) > 0.01:
         found = f"{pixel[0]:.5g} m high, {pixel[1]:.5g} m wide"
-        raise FormatError(path, "pixel size", found, "square object pixels, to 1 %")
+        needed = "square object pixels, to 1 %"
+        needed += f", of windows of {square.side} x {square.side} pixels" if square.padded else ""
+        raise FormatError(path, "pixel size", found, needed)
     return (float(pixel[0]), float(pixel[1])), words
 
 # %% ../../../nbs/data/readers/understand.ipynb #259d7dd6
@@ -162,9 +172,9 @@ def fits_scan(y: np.ndarray, x: np.ndarray, window: int, shape: tuple[int, int] 
 # %% ../../../nbs/data/readers/understand.ipynb #73bbef72
 def unit_factor(
     path: str | Path, held: Positions, pixel: tuple[float, float] | None, window: int,
-    shape: tuple[int, int] | None, asked: str = "",
+    shape: tuple[int, int] | None, asked: str = "", of_file: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[tuple[float, float], str]:  # fmt: skip
-    """Pixels (y, x) of one unit of positions, and how the unit was found.
+    """Pixels (y, x) of one unit of positions, and how the unit was found; a pixel of the file has `of_file` of ours.
 
     Raises
     ------
@@ -174,7 +184,7 @@ def unit_factor(
 
     def factor(unit: str) -> tuple[float, float] | None:
         if unit == "px":
-            return 1.0, 1.0
+            return of_file
         return pixel and (METRES[unit] / pixel[0], METRES[unit] / pixel[1])
 
     unit = asked or held.unit
@@ -193,9 +203,18 @@ def unit_factor(
 
 # %% ../../../nbs/data/readers/understand.ipynb #f9e7870a
 def in_pixels(
-    path: str | Path, held: Positions, factor: tuple[float, float], window: int
+    path: str | Path, held: Positions, factor: tuple[float, float], square: Square
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Positions as pixels that name pixel N/2 of the window, from the file's own origin; and what was done.
+
+    Parameters
+    ----------
+    path : str or Path
+    held : Positions
+    factor : (float, float)
+        Pixels of one unit.
+    square : Square
+        Around the windows of the file.
 
     Raises
     ------
@@ -212,11 +231,13 @@ def in_pixels(
     centre = held.middle if held.origin == "object middle" else (0.0, 0.0)
     sign = -1.0 if held.of_sample else 1.0
     words = ["positions of the sample: the probe went the other way"] if held.of_sample else []
-    step = {"pixel": 0.0, "middle": 0.5 if window % 2 == 0 else 0.0, "corner": float(window // 2)}[held.point]
-    if step:
-        words += [f"{step:g} px added: positions named the {held.point} of a window"]
+    own = [{"pixel": 0.0, "middle": 0.5 * (n % 2 == 0), "corner": float(n // 2)}[held.point] for n in square.shape]
+    steps = [step * finer for step, finer in zip(own, square.finer)]
+    if any(steps):
+        many = " and ".join(dict.fromkeys(f"{step:g}" for step in steps))
+        words += [f"{many} px added: positions named the {held.point} of a window"]
     with np.errstate(over="ignore", invalid="ignore"):
-        y, x = (sign * (c - o) * f + step for c, o, f in zip((y, x), centre, factor))
+        y, x = (sign * (c - o) * f + step for c, o, f, step in zip((y, x), centre, factor, steps))
     reach = float(np.abs(np.stack([y, x])).max())  # NaN if there is one
     if not reach < FARTHEST:
         found = f"positions of up to {reach:.3g} px"
@@ -224,12 +245,14 @@ def in_pixels(
     return y, x, words
 
 # %% ../../../nbs/data/readers/understand.ipynb #1a0c344f
-def _origins(held: Positions, y: np.ndarray, x: np.ndarray, shape: tuple[int, int]) -> dict[str, tuple[float, float]]:
+def _origins(
+    held: Positions, y: np.ndarray, x: np.ndarray, shape: tuple[int, int], finer: tuple[float, float]
+) -> dict[str, tuple[float, float]]:
     """What may have to be added to positions in pixels so that they count from the object's first pixel."""
-    middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
-    near_middle = shape[0] / 2, shape[1] / 2  # of programs that name no point of the window either
+    middle = (shape[0] - 1) / 2 * finer[0], (shape[1] - 1) / 2 * finer[1]
+    near_middle = shape[0] / 2 * finer[0], shape[1] / 2 * finer[1]  # of programs that name no point of the window
     about = middle if held.point == "middle" else near_middle
-    lie = tuple(side / 2 - float(c.min() + c.max()) / 2 for c, side in zip((y, x), shape))
+    lie = tuple(m - float(c.min() + c.max()) / 2 for c, m in zip((y, x), near_middle))
     first, second = "positions count from the object's first pixel", "positions given about the middle of the object"
     if held.origin == "object":
         return {first: (0.0, 0.0)}
@@ -241,16 +264,28 @@ def _origins(held: Positions, y: np.ndarray, x: np.ndarray, shape: tuple[int, in
 
 
 def place_on_object(
-    path: str | Path, held: Positions, y: np.ndarray, x: np.ndarray, window: int, obj: np.ndarray
+    path: str | Path, held: Positions, y: np.ndarray, x: np.ndarray, square: Square, obj: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Positions in the object's pixels, the object, with a margin if windows reach beyond it, and what was done.
+
+    Parameters
+    ----------
+    path : str or Path
+    held : Positions
+    y, x : (n,) float array
+        In pixels of the square.
+    square : Square
+        Around the windows of the file.
+    obj : (M, M') complex64 array
+        With the pixels of the file.
 
     Raises
     ------
     FormatError
         If windows leave the object by more than an eighth of their side.
     """
-    origins = _origins(held, y, x, obj.shape)  # type: ignore[arg-type]
+    origins, window = _origins(held, y, x, obj.shape, square.finer), square.side  # type: ignore[arg-type]
+    obj = finer_object(obj, square) if square.padded else obj
     for words, (oy, ox) in origins.items():
         if windows_inside(y + oy, x + ox, window, obj.shape):  # type: ignore[arg-type]
             return y + oy, x + ox, obj, words
@@ -279,23 +314,21 @@ def projected(path: str | Path, held: FileContents) -> tuple[np.ndarray | None, 
     Raises
     ------
     FormatError
-        If it is no such array, not finite, or real where it is not flat.
+        If it is no such array, or not finite.
     """
     if held.object is None:
         return None, []
     obj = np.asarray(held.object)
-    if obj.ndim not in (2, 3) or not obj.size or obj.dtype.kind not in "fciu":
-        raise FormatError(
-            path, "object", f"shape {obj.shape} of {obj.dtype}", "a complex object: (H, W) or (layers, H, W)"
-        )
+    if obj.ndim not in (2, 3) or not obj.size or obj.dtype.kind not in "fc":
+        needed = "real or complex numbers: (H, W) or (layers, H, W)"
+        raise FormatError(path, "object", f"shape {obj.shape} of {obj.dtype}", needed)
     if not np.isfinite(obj).all() or not np.abs(obj).any():
         raise FormatError(path, "object", "values that are not finite, or all zero", "a finite complex object")
     layers = obj.reshape(-1, *obj.shape[-2:])
     if held.object_is == "guess" or is_flat(layers):
         return None, ["the object is an initial guess, not a result: it is not used"]
-    if obj.dtype.kind != "c":
-        raise FormatError(path, "object", f"real values ({obj.dtype})", "a complex object")
-    words = [f"{len(layers)} layers of the object multiplied to a projection"] if len(layers) > 1 else []
+    words = [] if np.any(obj.imag) else ["the object is real: it absorbs, or its phase was left out"]
+    words += [f"{len(layers)} layers of the object multiplied to a projection"] if len(layers) > 1 else []
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         whole = np.prod(layers.astype(np.complex128), 0) if len(layers) > 1 else layers[0]
     if not 1 / LARGEST < float(np.abs(whole).max()) < LARGEST:
@@ -410,13 +443,14 @@ def read_counts(
     Returns
     -------
     counts : (n, N, N) uint32
-        Zero frequency at the centre, 0 where a pixel does not count.
+        Zero frequency at the centre, 0 where a pixel does not count, such as around patterns that are not square.
     mask : (N, N) bool or None
         Pixels that count in all patterns; None: all.
     words : list of str
     """
     order, (_, height, width) = np.argsort(rows, kind="stable"), held.shape
-    counts = np.empty((len(rows), height, width), np.uint32)
+    square = Square.around((height, width))
+    counts = (np.zeros if square.padded else np.empty)((len(rows), square.side, square.side), np.uint32)
     bad, least = light.bad.copy(), light.values.least
     step = max(1, BLOCK_BYTES // max(height * width * held.dtype.itemsize, 1))
     for i in range(0, len(order), step):
@@ -427,10 +461,10 @@ def read_counts(
             flagged = no_light(some, saturation, least)
             bad |= flagged.any(0)
             made = to_counts(path, held.key, some, light.values, flagged | light.bad)
-            counts[part[j : j + 16]] = fft.fftshift(made, axes=(1, 2)) if light.corner else made
+            made = fft.fftshift(made, axes=(1, 2)) if light.corner else made
+            counts[(part[j : j + 16], *square.inside)] = made
     words = check_bad(path, held.key, bad)
-    if light.corner:
-        bad = fft.fftshift(bad)
+    bad = square.put(fft.fftshift(bad) if light.corner else bad, True)  # type: ignore[arg-type]
     if bad.any():
         counts[:, bad] = 0
     return counts, (~bad if bad.any() else None), words
@@ -495,7 +529,7 @@ def refuse_near_field(path: str | Path, held: FileContents, y: np.ndarray, x: np
         raise FormatError(path, None, "an experiment of the near field, as the file says", needed)
     if held.patterns is None or len(y) < 4:
         return
-    window, step = held.patterns.shape[-1], neighbour_distance(y, x)
+    window, step = Square.around(held.patterns.shape[1:]).side, neighbour_distance(y, x)
     if step <= window / 2:
         return
     found = (
@@ -546,13 +580,27 @@ class Story:
 
     y: np.ndarray
     x: np.ndarray
-    window: int
+    square: Square
     pixel: tuple[float, float] | None
     modes: np.ndarray | None
     obj: np.ndarray | None
     rows: np.ndarray | None
     words: list[str]
     placement: str = ""
+
+
+def _check_square(path: str | Path, key: str, square: Square, modes: np.ndarray | None) -> None:
+    """Refuse windows that are too small or too oblong, and a probe on another grid."""
+    (height, width), side = square.shape, square.side
+    found = f"{height} x {width} pixels"
+    if min(square.shape) < 8:
+        raise FormatError(path, key, found, "8 pixels at least")
+    if height * width < 0.5 * side**2:
+        needed = f"windows that fill half of a square of {side} x {side} pixels at least: nobody measured the rest"
+        raise FormatError(path, key, found, needed)
+    if modes is not None and modes.shape[-2:] != square.shape:
+        needed = f"{height} x {width}, as the patterns have: on another grid its pixels are others"
+        raise FormatError(path, "probe", f"{modes.shape[-2]} x {modes.shape[-1]} pixels", needed)
 
 
 def tell(path: str | Path, contents: FileContents, options: ReadOptions) -> Story:
@@ -573,21 +621,17 @@ def tell(path: str | Path, contents: FileContents, options: ReadOptions) -> Stor
         words += said
     if patterns is None and modes is None:
         raise FormatError(path, None, f"{contents.format} without probe and patterns", "one of them, at least")
-    shape = patterns.shape[1:] if patterns else modes.shape[-2:]  # type: ignore[union-attr]
-    if shape[0] != shape[1] or shape[0] % 2 or shape[0] < 8:
-        needed = (
-            "square patterns of an even number of pixels, 8 at least: crop or pad them in the program that wrote them"
-        )
-        raise FormatError(path, patterns.key if patterns else "probe", f"{shape[0]} x {shape[1]} pixels", needed)
-    if modes is not None and modes.shape[-1] != shape[0]:
-        raise FormatError(path, "probe", f"{modes.shape[-1]} pixels", f"{shape[0]}, as the patterns have")
-    pixel, said = object_pixel(path, contents, shape)
+    square = Square.around(patterns.shape[1:] if patterns else modes.shape[-2:])  # type: ignore[union-attr]
+    _check_square(path, patterns.key if patterns else "probe", square, modes)
+    words += [square.words()] if square.padded else []
+    pixel, said = object_pixel(path, contents, square.shape)
     words += said
+    modes = finer_probe(modes, square) if modes is not None and square.padded else modes
     if options.zone_plate:
-        modes, said = made_probe(path, contents, options.zone_plate, shape[0], pixel)
+        modes, said = made_probe(path, contents, options.zone_plate, square.side, pixel)
         words += said
     obj, said = projected(path, contents)
-    return _positioned(path, contents, options, Story(held.y, held.x, shape[0], pixel, modes, obj, None, words + said))
+    return _positioned(path, contents, options, Story(held.y, held.x, square, pixel, modes, obj, None, words + said))
 
 # %% ../../../nbs/data/readers/understand.ipynb #9ad10e53
 def _positioned(path: str | Path, contents: FileContents, options: ReadOptions, story: Story) -> Story:
@@ -596,10 +640,14 @@ def _positioned(path: str | Path, contents: FileContents, options: ReadOptions, 
     assert held is not None
     shape = None if story.obj is None else story.obj.shape
     plain = replace(held, origin="free", point="pixel", of_sample=False)
-    y, x, _ = in_pixels(path, plain, (1.0, 1.0), story.window)  # equally many and finite, before the unit
+    square = story.square
+    y, x, _ = in_pixels(path, plain, (1.0, 1.0), square)  # equally many and finite, before the unit
     held = replace(held, y=y, x=x)
-    factor, unit = unit_factor(path, held, story.pixel, story.window, shape, options.positions_unit)  # type: ignore[arg-type]
-    y, x, said = in_pixels(path, held, factor, story.window)
+    if shape is not None:
+        shape = (round(shape[0] * square.finer[0]), round(shape[1] * square.finer[1]))
+    asked = options.positions_unit
+    factor, unit = unit_factor(path, held, story.pixel, square.side, shape, asked, square.finer)  # type: ignore[arg-type]
+    y, x, said = in_pixels(path, held, factor, square)
     story.words += [unit, *said]
     if patterns is not None:
         kept, story.rows, said = paired(path, held, patterns.shape[0])
@@ -607,10 +655,18 @@ def _positioned(path: str | Path, contents: FileContents, options: ReadOptions, 
         story.words += said
     refuse_near_field(path, contents, y, x, np.arange(0) if story.rows is None else story.rows)
     if story.obj is not None:
-        y, x, story.obj, story.placement = place_on_object(path, held, y, x, story.window, story.obj)
+        y, x, story.obj, story.placement = place_on_object(path, held, y, x, square, story.obj)
         story.words.append(story.placement)
     story.y, story.x = np.ascontiguousarray(y), np.ascontiguousarray(x)
     return story
+
+# %% ../../../nbs/data/readers/understand.ipynb #13f60088
+def a_few(story: Story, most: int) -> np.ndarray:
+    """Rows of a few positions: evenly over the scan or, without an object, those around its middle; (k,) int."""
+    if story.obj is not None:
+        return np.unique(np.linspace(0, len(story.y) - 1, most).round().astype(int))
+    distance = np.hypot(story.y - np.median(story.y), story.x - np.median(story.x))
+    return np.sort(np.argsort(distance, kind="stable")[:most])
 
 # %% ../../../nbs/data/readers/understand.ipynb #a7e1b2c5
 def understand(
@@ -652,7 +708,7 @@ def understand(
     if contents.patterns is not None and story.rows is not None:
         light = find_light(path, contents, options)
         if most is not None and len(story.y) > most:
-            some = np.unique(np.linspace(0, len(story.y) - 1, most).round().astype(int))
+            some = a_few(story, most)
             story.y, story.x, story.rows = story.y[some], story.x[some], story.rows[some]
         counts, mask, said = read_counts(path, contents.patterns, light, story.rows, contents.saturation)
         story.words += [*light.words, *said]
@@ -681,6 +737,17 @@ def _made(
         made = Base(object=story.obj, counts=counts, **where, **further)  # type: ignore[arg-type]
     else:
         made = MeasuredScan(counts=counts, **where, **further)  # type: ignore[arg-type]
+    return oriented(path, made, options)
+
+
+def oriented(path: str | Path, made: Base | MeasuredScan, options: ReadOptions) -> Base | MeasuredScan:
+    """The same in the orientation that the options name, if they name one.
+
+    Raises
+    ------
+    FormatError
+        If windows would leave the object.
+    """
     if options.orientation in ("", "as is", "auto"):
         return made
     try:

@@ -18,10 +18,13 @@ from ...data.dataset import Dataset
 from ...data.reconstruction import Reconstruction
 from ..device import device_in_words
 from .exposures import Exposures
+from .positions import rms_correction
+from .probe import orthogonal_modes, with_modes
+from ..method import Remedy
 
 # %% auto #0
-__all__ = ['LikelihoodSettings', 'chosen_device', 'expose', 'lit_pixels', 'is_enough', 'finished', 'numpy_of', 'trial_dataset',
-           'trial_phases', 'trial_error']
+__all__ = ['REMEDIES', 'LikelihoodSettings', 'chosen_device', 'expose', 'lit_pixels', 'is_enough', 'finished', 'numpy_of',
+           'trial_dataset', 'trial_phases', 'trial_error']
 
 # %% ../../../nbs/methods/likelihood/common.ipynb #b8748e3d
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -33,6 +36,18 @@ class LikelihoodSettings:
     floor : float
         Photons added to counts and expectation alike, see [exposures](exposures.ipynb). Noise-free data are described
         to 0.001 rad with the default.
+    use_mask, use_background : bool
+        Leave pixels out that do not count; expect the background that was measured. Or take the counts as they are.
+    update_probe : bool
+        Refine the probe together with the object ([probe](probe.ipynb)), or keep it as given.
+    modes : int
+        Mutually incoherent modes of the probe; with more than it was told, all are refined.
+    update_positions : bool
+        Refine the positions together with the object ([positions](positions.ipynb)), or keep them as told.
+    farthest : float
+        Longest distance in px of a refined position from where it was told to be.
+    update_intensities : bool
+        Find the light of each exposure ([brightness](brightness.ipynb)), or take all as equally bright.
     threads : int
         CPU threads of torch.
     device : str
@@ -40,6 +55,13 @@ class LikelihoodSettings:
     """
 
     floor: Annotated[float, Field(gt=0)] = 1e-3
+    use_mask: bool = True
+    use_background: bool = True
+    update_probe: bool = False
+    modes: Annotated[int, Field(ge=1, le=20)] = 1
+    update_positions: bool = False
+    farthest: Annotated[float, Field(gt=0)] = 8.0
+    update_intensities: bool = False
     threads: Annotated[int, Field(ge=1)] = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -51,12 +73,39 @@ def chosen_device(settings: LikelihoodSettings) -> str:
     return "cuda" if gpu else "cpu"
 
 
+def _modes(data: Dataset, settings: LikelihoodSettings) -> np.ndarray:
+    """Modes that a dataset's probe begins with, (M, N, N): those that are told, and as many more as are asked for."""
+    told = data.known_probe[None] if data.known_modes is None else data.known_modes
+    more = with_modes(told[0], settings.modes)[len(told) :]
+    return np.concatenate([told, more]) if len(more) else told
+
+
 def expose(data: Dataset, counts: np.ndarray, settings: LikelihoodSettings) -> Exposures:
-    """Exposures of a dataset, at the positions and with the probe and the mask that a method is told."""
+    """Exposures of a dataset, or of a share of its photons, with what a method is told of probe, scan and detector.
+
+    Without mask and background the probe is scaled to the mean count. With them that says too little, or too much: the
+    photons that the dataset stands for are taken.
+    """
+    mask = data.mask if settings.use_mask else None
+    background = data.known_background if settings.use_background else None
+    share = 1.0
+    if mask is not None or background is not None:
+        share = float(counts.sum(dtype=np.float64) / data.counts().sum(dtype=np.float64))
     return Exposures(
-        counts, data.known_y, data.known_x, data.known_probe, mask=data.mask, floor=settings.floor,
-        device=chosen_device(settings),
+        counts, data.known_y, data.known_x, _modes(data, settings), mask=mask, floor=settings.floor,
+        background=0.0 if background is None else share * background, device=chosen_device(settings),
+        photons=None if mask is None and background is None else share * data.dose,
     )  # fmt: skip
+
+# %% ../../../nbs/methods/likelihood/common.ipynb #7d3767c1
+REMEDIES = {
+    "mask": Remedy(on={"use_mask": True}, off={"use_mask": False}),
+    "background": Remedy(on={"use_background": True}, off={"use_background": False}),
+    "probe": Remedy(on={"update_probe": True}, off={"update_probe": False}),
+    "positions": Remedy(on={"update_positions": True}, off={"update_positions": False}),
+    "modes": Remedy(on={"modes": 4}, off={"modes": 1}),
+    "fluctuation": Remedy(on={"update_intensities": True}, off={"update_intensities": False}),
+}
 
 # %% ../../../nbs/methods/likelihood/common.ipynb #f413e188
 def lit_pixels(exposures: Exposures) -> float:
@@ -73,11 +122,35 @@ def is_enough(gains: Sequence[float], pixels: float, share: float = 0.01) -> boo
 def finished(
     exposures: Exposures, image: np.ndarray, data: Dataset, settings: Any, started: float, **about: Any
 ) -> Reconstruction:
-    """A reconstruction from an object on the canvas; `about` is what `Reconstruction` has beside, such as notes."""
-    device = device_in_words(exposures.device == "cuda")
+    """A reconstruction from an object on the canvas, with what was refined beside it.
+
+    Parameters
+    ----------
+    exposures : Exposures
+        As the descent left them.
+    image : (h, w) complex array
+    data : Dataset
+    settings : LikelihoodSettings
+    started : float
+        A reading of ``time.perf_counter``.
+    **about
+        What `Reconstruction` has beside, such as notes.
+    """
+    probe, notes = np.asarray(data.known_probe, np.complex64), list(about.pop("notes", ()))
+    if settings.update_probe or settings.modes > 1:
+        modes = orthogonal_modes(numpy_of(exposures.probe))
+        probe, powers = modes[0], np.sum(np.abs(modes) ** 2, (1, 2))
+        if len(modes) > 1:
+            notes.append(f"{len(modes)} modes with {', '.join(f'{p:.1%}' for p in powers / powers.sum())} of the light")
+    if settings.update_positions:
+        moved = rms_correction(exposures, data.known_y, data.known_x)
+        notes.append(f"positions refined, moved by {moved:.2f} px rms")
+        about |= {"y": exposures.y, "x": exposures.x}
+    if settings.update_intensities:
+        notes.append(f"the light of the exposures differs by {float(exposures.brightness.std()):.1%} rms")
     return Reconstruction(
-        np.ascontiguousarray(image, np.complex64), np.asarray(data.known_probe, np.complex64), exposures.origin,
-        seconds=time.perf_counter() - started, device=device, settings=settings, **about,
+        np.ascontiguousarray(image, np.complex64), probe, exposures.origin, seconds=time.perf_counter() - started,
+        device=device_in_words(exposures.device == "cuda"), settings=settings, notes=tuple(notes), **about,
     )  # fmt: skip
 
 

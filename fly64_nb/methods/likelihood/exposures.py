@@ -31,7 +31,7 @@ class Exposures:
     y, x : (n,) float arrays
         Window centres in pixels.
     probe : (N, N) or (M, N, N) complex array
-        The probe, or its M mutually incoherent modes; scaled here to the mean count.
+        The probe, or its M mutually incoherent modes; scaled here.
     mask : (N, N) bool array, optional
         Pixels of the detector that count, zero frequency at the centre.
     background : float or (N, N) array
@@ -41,6 +41,8 @@ class Exposures:
     device : str
     keep : bool, optional
         Keep what can be computed again; by default where it fits `KEEP_BYTES`.
+    photons : float, optional
+        Mean photons of an exposure without mask and background: the probe's; by default the mean count.
 
     Attributes
     ----------
@@ -50,6 +52,8 @@ class Exposures:
         In square roots of photons.
     y, x : (n,) float64 arrays
         Window centres.
+    brightness : (n,) float32 tensor
+        Light of each exposure over that of the probe; ones at the beginning.
 
     Raises
     ------
@@ -60,6 +64,7 @@ class Exposures:
     def __init__(
         self, counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, mask: np.ndarray | None = None,
         background: float | np.ndarray = 0.0, floor: float = 1e-3, device: str = "cpu", keep: bool | None = None,
+        photons: float | None = None,
     ):  # fmt: skip
         modes = np.asarray(probe, np.complex64).reshape(-1, *np.shape(probe)[-2:])
         window = modes.shape[-1]
@@ -79,8 +84,9 @@ class Exposures:
         self._kept: dict[tuple[str, int], torch.Tensor] = {}
         self._light: torch.Tensor | None = None
         power = np.sum(np.abs(modes.astype(np.complex128)) ** 2)
-        scale = np.sqrt(counts.sum(dtype=np.float64) / len(y) / power).astype(np.float32)
-        self.probe = torch.from_numpy(modes * scale).to(device)
+        mean = counts.sum(dtype=np.float64) / len(y) if photons is None else photons
+        self.probe = torch.from_numpy(modes * np.sqrt(mean / power).astype(np.float32)).to(device)
+        self.brightness = torch.ones(len(y), device=device)
         self.set_positions(y, x)
 
     def __len__(self) -> int:
@@ -109,6 +115,11 @@ class Exposures:
         self._shifts = torch.from_numpy(shifts.astype(np.float32)).to(self.device).split(self._chunk)
         self._forget("probes")
 
+    def set_brightness(self, brightness: torch.Tensor) -> None:
+        """Take another light of each exposure, (n,) float32, over that of the probe."""
+        self.brightness, self._light = brightness.to(self.device, torch.float32), None
+        self._forget("probes")
+
     def _forget(self, name: str) -> None:
         for k in range(len(self)):
             self._kept.pop((name, k), None)
@@ -121,12 +132,17 @@ class Exposures:
         return self._keeping("counts", k, lambda: torch.from_numpy(turned()).to(self.device))
 
     def ramps(self, k: int) -> torch.Tensor:
-        """What spectra are multiplied with to shift images to the positions of a chunk, (c, 1, N, N) complex64."""
+        """What spectra are multiplied with to shift probes to the positions of a chunk, (c, 1, N, N) complex64.
+
+        With the brightness of each exposure, so that a probe's change is as bright as the probe.
+        """
         along_y, along_x = shift_ramps(self._shifts[k], (self.window, self.window))
-        return (along_y * along_x)[:, None]
+        first = k * len(self.starts[0])
+        amplitude = self.brightness[first : first + len(self.starts[k])].sqrt()
+        return (along_y * (along_x * amplitude[:, None, None]))[:, None]
 
     def shifted(self, k: int, images: torch.Tensor) -> torch.Tensor:
-        """Images (M, N, N) at the fraction of a pixel of each position of a chunk, (c, M, N, N)."""
+        """Images (M, N, N) at the fraction of a pixel of each position of a chunk, as bright as it, (c, M, N, N)."""
         return torch.fft.ifft2(torch.fft.fft2(images) * self.ramps(k))
 
     def moved_back(self, k: int, images: torch.Tensor) -> torch.Tensor:

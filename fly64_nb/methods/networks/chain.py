@@ -276,34 +276,27 @@ def take_turns(
 
 # %% ../../../nbs/methods/networks/chain.ipynb #171a8151
 def run_chain(
-    counts: np.ndarray,
-    y: np.ndarray,
-    x: np.ndarray,
-    probe: np.ndarray,
+    scan: Exposures,
+    dose: float,
     knowledge: Knowledge,
-    mask: np.ndarray | None = None,
-    device: str = "cpu",
     on_image: Callable[[str, np.ndarray], None] | None = None,
-) -> tuple[list[np.ndarray], Exposures]:
-    """All images that the chain makes of a scan, the last one the best.
+) -> list[np.ndarray]:
+    """All images (h, w) complex64 that the chain makes of a scan, the last one the best.
 
     Parameters
     ----------
-    counts, y, x, probe, mask, device
-        As of `Exposures`.
+    scan : Exposures
+        With all that is known of probe and detector: what the likelihood uses, the chain uses.
+    dose : float
+        Photons of the object that are counted in an exposure: the errors that are expected depend on it.
     knowledge : Knowledge
     on_image : callable, optional
         As of `take_turns`; called with ``"ML"`` and ``"MAP"`` as well.
-
-    Returns
-    -------
-    list of (h, w) complex64 arrays, and the scan
     """
-    scan = Exposures(counts, y, x, probe, mask=mask, device=device)
     images, tell = first_images(scan, knowledge.spectrum), on_image or (lambda name, image: None)
     tell("ML", images[0]), tell("MAP", images[1])
-    dose, spacing = float(counts.sum(dtype=np.float64) / len(y)), scan_spacing(y, x) / knowledge.diameter
+    spacing = scan_spacing(scan.y, scan.x) / knowledge.diameter
     multiple = max((network.multiple for network in knowledge.networks), default=1)
-    part = lit_part(y, x, scan.origin, scan.shape, multiple)
+    part = lit_part(scan.y, scan.x, scan.origin, scan.shape, multiple)
     take_turns(scan, images, knowledge, dose, spacing, part, tell)
-    return images, scan
+    return images

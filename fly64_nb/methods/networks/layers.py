@@ -27,9 +27,13 @@ __all__ = ['support_size', 'patches_to_pairs', 'pairs_to_patches', 'Diffraction'
 
 # %% ../../../nbs/methods/networks/layers.ipynb #4963f796
 def support_size(probe: np.ndarray, energy: float = 0.999, multiple: int = 8) -> int:
-    """Side of the square in the middle of the window that holds the probe's footprint: a multiple, at most N."""
+    """Side of the square in the middle of the window that holds the footprint: a multiple, at most N.
+
+    The footprint is that of a probe (N, N), or of the light of all its modes (M, N, N) together.
+    """
     window = probe.shape[-1]
-    return min(window, -(-max(footprint_extent(probe, energy)) // multiple) * multiple)
+    light = probe if probe.ndim == 2 else np.sqrt((np.abs(probe) ** 2).sum(0))
+    return min(window, -(-max(footprint_extent(light, energy)) // multiple) * multiple)
 
 
 def patches_to_pairs(patches: np.ndarray, support: int) -> np.ndarray:
@@ -55,9 +59,21 @@ class Diffraction(keras.layers.Layer):
         Side N of the patterns and the probe in pixels.
     support : int
         Side m of the patches; outside of it, the object is 1.
+    modes : int
+        Mutually incoherent modes M of the probe.
+    with_mask, with_background : bool
+        Whether pixels of the detector are left out, and whether a background is expected.
     """
 
-    def __init__(self, window: int, support: int, **kwargs: Any):
+    def __init__(
+        self,
+        window: int,
+        support: int,
+        modes: int = 1,
+        with_mask: bool = False,
+        with_background: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         if not 0 < support <= window or (window - support) % 2:
             raise ValueError(
@@ -65,21 +81,32 @@ class Diffraction(keras.layers.Layer):
             )
         self.window, self.support, self.edge = window, support, (window - support) // 2
         self.checkerboard = (1 - 2 * (np.add.outer(np.arange(window), np.arange(window)) % 2)).astype(np.float32)
-        self.probe = self.add_weight(
-            shape=(window, window, 2), initializer="zeros", trainable=False, name="probe", dtype="float32"
+        self.modes, self.with_mask, self.with_background = modes, with_mask, with_background
+        fixed = lambda name, *shape, value="zeros": self.add_weight(
+            shape=shape, initializer=value, trainable=False, name=name, dtype="float32"
         )
+        self.probe = fixed("probe", *((modes,) if modes > 1 else ()), window, window, 2)
+        self.mask = fixed("mask", window, window, value="ones") if with_mask else None
+        self.background = fixed("background", window, window) if with_background else None
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing to do: the probe is made with the layer."""
+        """Nothing to do: probe, mask and background are made with the layer."""
         self.built = True
 
     def set_probe(self, probe: np.ndarray) -> None:
-        """Take a complex probe (N, N), scaled as in the datasets."""
+        """Take a complex probe (N, N), or its modes (M, N, N), scaled as in the datasets."""
         self.probe.assign(patches_to_pairs(probe, self.window))
+
+    def set_detector(self, mask: np.ndarray | None, background: np.ndarray | None) -> None:
+        """Take what the layer was made for: pixels that count (N, N), and a background (N, N) in squared amplitudes."""
+        for weight, image in ((self.mask, mask), (self.background, background)):
+            if weight is not None:
+                weight.assign(np.asarray(image, np.float32))
 
     def get_config(self) -> dict[str, Any]:
         """Arguments to make the layer again."""
-        return {**super().get_config(), "window": self.window, "support": self.support}
+        names = ("window", "support", "modes", "with_mask", "with_background")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def _cut(self, image: Any) -> Any:
         inner = slice(self.edge, self.edge + self.support)
@@ -87,41 +114,51 @@ class Diffraction(keras.layers.Layer):
 
     def _signed_probe(self) -> tuple[Any, Any]:
         sign = ops.convert_to_tensor(self.checkerboard / self.window)  # the Fourier transform is orthonormal
-        return self.probe[..., 0] * sign, self.probe[..., 1] * sign
+        pairs = ops.reshape(self.probe, (self.modes, self.window, self.window, 2))
+        return pairs[..., 0] * sign, pairs[..., 1] * sign
 
     def light(self) -> Any:
-        """Probe intensity over its maximum on the patch's grid, (m, m)."""
-        intensity = self.probe[..., 0] ** 2 + self.probe[..., 1] ** 2
+        """Intensity of all modes over its maximum on the patch's grid, (m, m)."""
+        pairs = ops.reshape(self.probe, (self.modes, self.window, self.window, 2))
+        intensity = ops.sum(pairs[..., 0] ** 2 + pairs[..., 1] ** 2, 0)
         return self._cut(intensity / ops.max(intensity))
 
     def far_field(self, patches: Any) -> tuple[Any, Any]:
-        """Real and imaginary part of F(P O) for patches (n, m, m, 2), each (n, N, N)."""
+        """Real and imaginary part of F(P O) for patches (n, m, m, 2), each (n, M, N, N)."""
         patches = ops.convert_to_tensor(patches)
         pr, pi = self._signed_probe()
-        er, ei = (
-            patches[..., 0] - 1.0,
-            patches[..., 1],
-        )  # what differs from the flat object is nothing outside the support
+        # what differs from the flat object is nothing outside the support
+        er, ei = (part[:, None] for part in (patches[..., 0] - 1.0, patches[..., 1]))
         cr, ci = self._cut(pr), self._cut(pi)
-        pad = [(0, 0), (self.edge, self.edge), (self.edge, self.edge)]
+        pad = [(0, 0), (0, 0), (self.edge, self.edge), (self.edge, self.edge)]
         change = ops.fft2((ops.pad(er * cr - ei * ci, pad), ops.pad(er * ci + ei * cr, pad)))
         flat = ops.fft2((pr, pi))
         return flat[0] + change[0], flat[1] + change[1]
 
+    def _expected(self, real: Any, imaginary: Any) -> Any:
+        intensity = ops.sum(real**2 + imaginary**2, 1)  # no root: its gradient is infinite at 0
+        return intensity if self.background is None else intensity + self.background
+
+    def counted(self, image: Any) -> Any:
+        """Images (…, N, N) of the detector, 0 where the mask has pixels that do not count."""
+        return image if self.mask is None else image * self.mask
+
     def call(self, patches: Any) -> Any:
-        """Intensities (n, N, N) of patches (n, m, m, 2)."""
-        real, imaginary = self.far_field(patches)
-        return real**2 + imaginary**2  # no root: its gradient is infinite at 0
+        """Expected squared amplitudes (n, N, N) of patches (n, m, m, 2), the background included."""
+        return self._expected(*self.far_field(patches))
 
     def correction(self, patches: Any, amplitude: Any) -> Any:
         """What the measured amplitudes (n, N, N) change in patches (n, m, m, 2); same shape as the patches."""
         pr, pi = self._signed_probe()
         cr, ci = self._cut(pr), self._cut(pi)
-        scale = 1 / (self._cut(pr**2 + pi**2) + 0.1 * ops.max(pr**2 + pi**2))
+        light = ops.sum(pr**2 + pi**2, 0)
+        scale = 1 / (self._cut(light) + 0.1 * ops.max(light))
         real, imaginary = self.far_field(patches)
-        excess = ops.convert_to_tensor(amplitude) * ops.rsqrt(real**2 + imaginary**2 + 1e-6) - 1
+        excess = ops.convert_to_tensor(amplitude) * ops.rsqrt(self._expected(real, imaginary) + 1e-6) - 1
+        excess = self.counted(excess)[:, None]
         br, bi = (self._cut(b) for b in ops.ifft2((excess * real, excess * imaginary)))
-        return ops.stack([(br * cr + bi * ci) * scale, (bi * cr - br * ci) * scale], -1)
+        back = ops.sum(br * cr + bi * ci, 1), ops.sum(bi * cr - br * ci, 1)
+        return ops.stack([part * scale for part in back], -1)
 
 # %% ../../../nbs/methods/networks/layers.ipynb #c2775b1f
 def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from ...data.dataset import Dataset
 from ...data.files import array_digest
 from ...data.reconstruction import Reconstruction
-from ..method import OnEpoch, Trained
+from ..method import OnEpoch, Remedy, Trained
 from ...physics.photons import amplitude_to_counts, counts_to_amplitude, deal_photons
 from ...physics.scan import form_groups
 from ...physics.stitching import stitch_patches
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from fly64_nb.methods.networks.patch_networks import PatchNetwork
 
 # %% auto #0
-__all__ = ['Target', 'TrainingSettings', 'profile_settings', 'best_precision', 'split_photons', 'validation_rows', 'Examples',
-           'batches', 'identity', 'make_network', 'fit_network', 'train_network', 'device_name',
-           'reconstruct_with_network']
+__all__ = ['REMEDIES', 'Target', 'TrainingSettings', 'profile_settings', 'best_precision', 'split_photons', 'validation_rows',
+           'Examples', 'batches', 'Optics', 'known_optics', 'identity', 'make_network', 'fit_network', 'train_network',
+           'device_name', 'reconstruct_with_network']
 
 # %% ../../../nbs/methods/networks/learning.ipynb #0fec818c
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -56,6 +56,8 @@ class TrainingSettings:
         Width: channels at half size, twice and four times as many at the smaller sizes.
     precision : str
         Keras dtype policy of the convolutions; ``"auto"`` is `best_precision` of the machine that trains.
+    use_mask, use_background : bool
+        Leave pixels out that do not count; expect the background that was measured. Or take the counts as they are.
     seed : int
     """
 
@@ -67,6 +69,8 @@ class TrainingSettings:
     patience: Annotated[float, Field(gt=0)] = 0.34
     filters: Annotated[int, Field(ge=1)] = 12
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "float32"
+    use_mask: bool = True
+    use_background: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
 
 # %% ../../../nbs/methods/networks/learning.ipynb #f96c7933
@@ -79,6 +83,12 @@ def profile_settings(times: int = 1) -> dict[str, dict[str, Any]]:
         profile: {"images": times * images, "filters": filters, "precision": "auto"}
         for profile, (images, filters) in _SIZES.items()
     }
+
+
+REMEDIES = {
+    "mask": Remedy(on={"use_mask": True}, off={"use_mask": False}),
+    "background": Remedy(on={"use_background": True}, off={"use_background": False}),
+}
 
 
 def best_precision() -> Literal["float32", "mixed_bfloat16"]:
@@ -174,8 +184,36 @@ def batches(examples: Examples, size: int) -> Iterator[tuple[dict[str, np.ndarra
             yield examples.batch(groups[i : i + size], rng)
         epoch += 1
 
+# %% ../../../nbs/methods/networks/learning.ipynb #d381b59b
+@dataclass(frozen=True)
+class Optics:
+    """What a network knows of light and detector.
+
+    Attributes
+    ----------
+    probe : (N, N) or (M, N, N) complex64
+        The known probe, or its known modes, scaled as in the datasets.
+    mask : (N, N) bool or None
+        Pixels that count.
+    background : (N, N) float32 or None
+        Expected besides the object's light, in the units of squared amplitudes of a whole pattern.
+    """
+
+    probe: np.ndarray
+    mask: np.ndarray | None = None
+    background: np.ndarray | None = None
+
+
+def known_optics(data: Dataset, settings: TrainingSettings) -> Optics:
+    """What the settings let a network know of what a dataset tells."""
+    mask = data.mask if settings.use_mask else None
+    background = data.known_background if settings.use_background else None
+    if background is not None:
+        background = (background * ((data.window / 2) ** 2 / data.dose)).astype(np.float32)
+    return Optics(data.known_probe if data.known_modes is None else data.known_modes, mask, background)
+
 # %% ../../../nbs/methods/networks/learning.ipynb #10c6d372
-def identity(method: str, data: Dataset, view: str) -> dict[str, Any]:
+def identity(method: str, data: Dataset, view: str, settings: TrainingSettings) -> dict[str, Any]:
     """What a network says of itself: JSON values.
 
     Parameters
@@ -185,17 +223,22 @@ def identity(method: str, data: Dataset, view: str) -> dict[str, Any]:
         That it learned from, or that it is to reconstruct.
     view : str
         View that it learned from.
+    settings : TrainingSettings
+        Which say whether it knows mask and background.
     """
-    condition = data.condition
+    condition, optics = data.condition, known_optics(data, settings)
     further = {name: value for name, value in condition.further}
+    told = {"modes": data.known_modes, "mask": optics.mask, "background": optics.background}
+    # None where nothing is told, as in files from before there was such a thing
+    digests = {f"{name}_digest": None if image is None else array_digest(image) for name, image in told.items()}
     probe = array_digest(data.known_probe)
-    return {"method": method, "dose": condition.dose, "view": view, "axes": further, "probe_digest": probe}
+    return {"method": method, "dose": condition.dose, "view": view, "axes": further, "probe_digest": probe, **digests}
 
-
+# %% ../../../nbs/methods/networks/learning.ipynb #456aa6c1
 def make_network(
     network: Callable[..., PatchNetwork], data: Dataset, settings: TrainingSettings, about: dict[str, Any]
 ) -> PatchNetwork:
-    """An untrained network that knows a dataset's known probe, deterministic for the settings' seed.
+    """An untrained network that knows what a dataset tells of probe and detector, deterministic for the settings' seed.
 
     Parameters
     ----------
@@ -214,14 +257,19 @@ def make_network(
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    optics = known_optics(data, settings)
     made = network(
         window=data.window,
-        support=support_size(data.known_probe),
+        support=support_size(optics.probe),
         filters=settings.filters,
         precision=settings.precision,
         about=about,
+        modes=len(optics.probe) if optics.probe.ndim == 3 else 1,
+        with_mask=optics.mask is not None,
+        with_background=optics.background is not None,
     )
-    made.diffraction.set_probe(data.known_probe)
+    made.diffraction.set_probe(optics.probe)
+    made.diffraction.set_detector(optics.mask, optics.background)
     return made
 
 # %% ../../../nbs/methods/networks/learning.ipynb #4ce2cbcf
@@ -300,7 +348,7 @@ def train_network(
     started = time.perf_counter()
     if settings.precision == "auto":
         settings = replace(settings, precision=best_precision())
-    about = identity(method, data, data.condition.view) | {
+    about = identity(method, data, data.condition.view, settings) | {
         "gridsize": data.gridsize,
         "patterns": len(data),
         "base_digest": data.metadata.get("base_digest", ""),
@@ -361,13 +409,13 @@ def reconstruct_with_network(
     ValueError
         If there is no file.
     FormatError
-        If there is no network in it, or one of another method, dose, view, further axis or probe.
+        If there is no network in it, or one of another method, dose, view, further axis, probe, mask or background.
     """
     from fly64_nb.methods.networks.patch_networks import load_network
 
     if model is None:
         raise ValueError(f"{method}: found no trained network; needed is the file that its training wrote")
-    network = load_network(model, **identity(method, data, view))
+    network = load_network(model, **identity(method, data, view, settings))
     started = time.perf_counter()
     patches = network.predict_patches(data.diffraction)
     found, origin = stitch_patches(patches, data.known_probe, data.known_y, data.known_x)

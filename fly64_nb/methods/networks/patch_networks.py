@@ -70,6 +70,8 @@ class PatchNetwork(keras.Model):
         Keras dtype policy of the convolutions: ``"float32"`` or ``"mixed_bfloat16"``.
     about : dict, optional
         Where it comes from: dose, view, gridsize, seed, digest of the probe and so on; JSON values.
+    modes, with_mask, with_background
+        Of its `Diffraction`.
     """
 
     def __init__(
@@ -79,18 +81,23 @@ class PatchNetwork(keras.Model):
         filters: int = 8,
         precision: str = "float32",
         about: dict[str, Any] | None = None,
+        modes: int = 1,
+        with_mask: bool = False,
+        with_background: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        optics: dict[str, Any] = {"modes": modes, "with_mask": with_mask, "with_background": with_background}
         self.settings: dict[str, Any] = {
             "window": window,
             "support": support,
             "filters": filters,
             "precision": precision,
             "about": dict(about or {}),
+            **optics,
         }
         self.window, self.support = window, support
-        self.diffraction = Diffraction(window, support, name="diffraction")
+        self.diffraction = Diffraction(window, support, name="diffraction", **optics)
         self.diffraction.build()
 
     @property
@@ -173,7 +180,7 @@ class PhysicsNetwork(PatchNetwork):
         return ops.reshape(patches, (-1, members, self.support, self.support, 2))
 
     def predicted_intensity(self, patches: Any, positions: Any) -> Any:
-        """Intensities (n, C, N, N) of the merged patches of groups."""
+        """Expected squared amplitudes (n, C, N, N) of the merged patches of groups."""
         members = patches.shape[1]
         merged = self.merge(patches, positions, self.diffraction.light()) if members > 1 else patches
         intensity = self.diffraction(ops.reshape(merged, (-1, self.support, self.support, 2)))
@@ -190,11 +197,11 @@ class PhysicsNetwork(PatchNetwork):
         """Likelihood of squared amplitudes `y` under the patches `y_pred` of the inputs `x`."""
         y, intensity = ops.convert_to_tensor(y), self.predicted_intensity(y_pred, ops.convert_to_tensor(x["positions"]))
         if self.dose is None:
-            return ops.mean(ops.abs(ops.sqrt(intensity + 1e-6) - ops.sqrt(y)))
+            return ops.mean(self.diffraction.counted(ops.abs(ops.sqrt(intensity + 1e-6) - ops.sqrt(y))))
         scale, epsilon = self.dose / (self.window / 2) ** 2, 1e-3
         rate, counts = intensity * scale, y * scale
         terms = rate - counts + counts * ops.log((counts + epsilon) / (rate + epsilon))
-        return ops.mean(ops.sum(terms, (-2, -1))) / self.dose
+        return ops.mean(ops.sum(self.diffraction.counted(terms), (-2, -1))) / self.dose
 
 # %% ../../../nbs/methods/networks/patch_networks.ipynb #8fd2426c
 @keras.saving.register_keras_serializable("fly64_nb")

@@ -5,13 +5,19 @@
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #a5a468f5
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ptychi
+import ptychi.maths
+import ptychi.utils
 import torch
-from ptychi.api.enums import BatchingModes
+from ptychi.api.enums import BatchingModes, Dtypes
 from ptychi.api.options.lsqml import LSQMLOptions
 from ptychi.api.task import PtychographyTask
 from ptychi.data_structures.parameter_group import PlanarPtychographyParameterGroup
@@ -23,11 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..windows import add_windows, cut_windows, shift_ramps
 
 # %% auto #0
-__all__ = ['CHECKED_VERSIONS', 'reason_for_stock', 'inner', 'real_inner', 'FastLSQMLReconstructor', 'FastLSQMLTask']
+__all__ = ['not_compared', 'inner', 'real_inner', 'FastLSQMLReconstructor', 'FastLSQMLTask', 'differs_from_stock',
+           'reason_for_stock']
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #310ecb19
-CHECKED_VERSIONS = ("2.2.0",)
-
 # options that may have any value: they were compared, or they act before or after the batches, in pty-chi's own code
 _FREE = {
     "data_options": {"fft_shift", "save_data_on_device", "wavelength_m"},
@@ -40,9 +45,16 @@ _FREE = {
         "step_size",
         "optimal_step_size_scaler",
         "remove_object_probe_ambiguity",
+        "build_preconditioner_with_all_modes",
     },
-    "probe_options": {"optimizable", "optimization_plan", "step_size", "optimal_step_size_scaler"},
-    "probe_position_options": set(),
+    "probe_options": {
+        "optimizable",
+        "optimization_plan",
+        "step_size",
+        "optimal_step_size_scaler",
+        "orthogonalize_incoherent_modes",
+    },
+    "probe_position_options": {"optimizable", "optimization_plan", "step_size", "constrain_position_mean"},
     "opr_mode_weight_options": set(),
     "reconstructor_options": {
         "num_epochs",
@@ -63,30 +75,24 @@ _FREE = {
 }
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #9e9ce330
-def reason_for_stock(options: LSQMLOptions, object_shape: tuple[int, ...], probe_shape: tuple[int, ...]) -> str | None:
-    """Why pty-chi's own reconstructor must be used, or None if `FastLSQMLTask` gives the same result.
+def not_compared(options: LSQMLOptions, object_shape: tuple[int, ...], probe_shape: tuple[int, ...]) -> str | None:
+    """What of the options or shapes the fast form was not made for, or None.
 
     Parameters
     ----------
     options : LSQMLOptions
     object_shape, probe_shape : tuple of int
         (slices, h, w) and (OPR modes, incoherent modes, N, M), as pty-chi's task takes them.
-
-    Returns
-    -------
-    str or None
     """
-    if ptychi.__version__ not in CHECKED_VERSIONS:
-        return f"pty-chi {ptychi.__version__} is installed, and it was checked against {', '.join(CHECKED_VERSIONS)}"
-    if object_shape[0] != 1 or probe_shape[:2] != (1, 1):
-        found_modes = f"{object_shape[0]} slices and {probe_shape[0]} x {probe_shape[1]} modes"
-        return f"it is for one slice and one probe mode, found {found_modes}"
+    if object_shape[0] != 1 or probe_shape[0] != 1:
+        return f"it is for one slice and one OPR mode, found {object_shape[0]} and {probe_shape[0]}"
     found, usual = options.get_dict(), LSQMLOptions().get_dict()
-    usual["probe_position_options"]["optimizable"] = False
     for group, free in _FREE.items():
         for name, value in usual[group].items():
             if name not in free and found[group][name] != value:
                 return f"{group}.{name} = {found[group][name]!r} was not checked (only {value!r} was)"
+    if probe_shape[1] > 1 and options.reconstructor_options.solve_step_sizes_only_using_first_probe_mode:
+        return "of several modes it was checked with steps solved for all, not only for the first"
     return None
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #c34ef5a7
@@ -115,9 +121,9 @@ class _Chunk:
     complex_scratch: tuple[torch.Tensor, torch.Tensor]
     real_scratch: tuple[torch.Tensor, torch.Tensor]
     # known after the forward step
-    probes: torch.Tensor = None  # shifted
+    probes: Sequence[torch.Tensor] = ()  # of each mode: the first shifted (n, h, w), others as they are (1, h, w)
     curvature: torch.Tensor = None  # sum xi^2 I of each pattern
-    wave: torch.Tensor = None  # far field; then what the exit wave changes by, with a minus sign
+    waves: Sequence[torch.Tensor] = ()  # far fields of each mode; then minus what the exit wave changes by
 
 
 class _WholeBatches(Dataset):
@@ -138,8 +144,8 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #d7d31e80
-class _FixedScan(LSQMLReconstructor):
-    """Windows and ramps of positions that do not move, and batches that are fetched in one go."""
+class _Scan(LSQMLReconstructor):
+    """Windows and ramps of the positions, the pixels that count, and batches that are fetched in one go."""
 
     dataloader: DataLoader
 
@@ -155,16 +161,29 @@ class _FixedScan(LSQMLReconstructor):
 
     def build_cached_variables(self) -> None:
         super().build_cached_variables()
-        _, centres, shifts = self.forward_model.get_probe_grid_position_data()
+        positions = self.parameter_group.probe_positions.tensor
         self._window = tuple(self.parameter_group.probe.shape[-2:])
-        self._starts = (centres - (centres.new_tensor(self._window) - 1) / 2).round().long()
-        self._ramps = shift_ramps(shifts, self._window)
-        self._back = tuple(ramp.conj().resolve_conj() for ramp in self._ramps)
+        self._modes = self.parameter_group.probe.n_modes
+        self._place()
         self._poisson = isinstance(self.noise_model, PtychographyPoissonNoiseModel)
+        counting = self.dataset.valid_pixel_mask.to(positions.device)
+        self._mask = None if counting.all() else counting.to(positions.dtype)
         # 16 patterns of 64 x 64 are half a MB as complex numbers: several such arrays fit the cache. A GPU takes the
         # batch whole.
-        self._at_a_time = max(1, 2**16 // int(np.prod(self._window))) if shifts.is_cpu else len(shifts)
+        self._at_a_time = max(1, 2**16 // int(np.prod(self._window))) if positions.is_cpu else len(positions)
         self._arrays: dict[str, torch.Tensor] = {}
+
+    def _place(self, rows: Any = slice(None)) -> None:
+        """Windows and ramps of these rows of the scan, where their positions are now."""
+        _, centres, shifts = self.forward_model.get_probe_grid_position_data()
+        starts = (centres[rows] - (centres.new_tensor(self._window) - 1) / 2).round().long()
+        ramps = shift_ramps(shifts[rows].detach(), self._window)
+        made = (starts, *ramps, *(ramp.conj().resolve_conj() for ramp in ramps))
+        if isinstance(rows, slice):
+            self._starts, self._ramps, self._back = starts, made[1:3], made[3:]
+        else:
+            for kept, new in zip((self._starts, *self._ramps, *self._back), made):
+                kept[rows] = new
         self._require_windows_inside()
 
     def _require_windows_inside(self) -> None:
@@ -177,7 +196,7 @@ class _FixedScan(LSQMLReconstructor):
             )
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #0c724bcf
-class _Batches(_FixedScan):
+class _Batches(_Scan):
     """A batch in chunks, and the memory that it needs."""
 
     def _array(self, name: str, n: int, complex_: bool = False) -> torch.Tensor:
@@ -213,10 +232,10 @@ class _Batches(_FixedScan):
         return chunks
 
     def _views(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Object (h, w) and probe (h, w) as complex views of pty-chi's parameters, which change with them."""
+        """Object (h, w) and modes (m, h, w) as complex views of pty-chi's parameters, which change with them."""
         group = self.parameter_group
         obj, probe = (torch.view_as_complex(p.tensor.data.detach()) for p in (group.object, group.probe))
-        return obj[0], probe[0, 0]
+        return obj[0], probe[0]
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #6a14c462
 def _squared_difference(
@@ -228,10 +247,12 @@ def _squared_difference(
     return torch.dot(a.view(-1), a.view(-1))
 
 
-def _poisson_xi(c: _Chunk) -> None:
-    """``xi = 1 - n / (I + 1e-5)``, and the curvature that the step is divided by."""
+def _poisson_xi(c: _Chunk, mask: torch.Tensor | None) -> None:
+    """``xi = 1 - n / (I + 1e-5)``, 0 where a pixel does not count, and the curvature that the step is divided by."""
     torch.div(c.counts, torch.add(c.intensity, 1e-5, out=c.xi), out=c.xi)
     torch.sub(1, c.xi, out=c.xi)
+    if mask is not None:
+        c.xi *= mask
     weighted = torch.mul(c.xi, c.intensity, out=c.real_scratch[0])
     c.curvature = inner(weighted, c.xi).clamp_(min=1e-30)  # no light: the numerator is zero as well
 
@@ -244,25 +265,33 @@ class _Forward(_Batches):
     def _forward(self, chunks: list[_Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
         """Probes, far fields and intensities of every chunk; sums of the displayed loss and of the Fourier error."""
         obj, probe = self._views()
-        spectrum = torch.fft.fft2(probe)
+        spectrum = torch.fft.fft2(probe[0])
         loss, error = probe.real.new_zeros(()), probe.real.new_zeros(())
         for c in chunks:
             work, (a, b) = c.complex_scratch[0], c.real_scratch
             cut_windows(obj, c.starts, c.patches)
             torch.mul(spectrum, c.ramps[0], out=work)
             work *= c.ramps[1]
-            c.probes = torch.fft.ifft2(work)
-            torch.mul(c.patches, c.probes, out=work)
-            c.wave = torch.fft.fft2(work)
-            parts, squares = torch.view_as_real(c.wave), torch.view_as_real(work)
-            torch.mul(parts, parts, out=squares)
-            torch.add(squares[..., 0], squares[..., 1], out=c.intensity)
+            c.probes = [torch.fft.ifft2(work), *probe[1:, None]]
+            c.waves = [self._propagated(c, mode) for mode in range(len(probe))]
             loss += _squared_difference(c.intensity, c.counts, (1e-7, 1e-7), a, b)  # as ptychi.metrics.MSELossOfSqrt
             if self.options.momentum_acceleration_gain > 0:
                 error += _squared_difference(c.intensity, c.counts, (0.0, 1e-30), a, b)
             if self._poisson:
-                _poisson_xi(c)
+                _poisson_xi(c, self._mask)
         return loss, error
+
+    def _propagated(self, c: _Chunk, mode: int) -> torch.Tensor:
+        """Far fields of one mode, (n, h, w); their intensity is added to that of the modes before."""
+        work = torch.mul(c.patches, c.probes[mode], out=c.complex_scratch[0])
+        wave = torch.fft.fft2(work)
+        parts, squares = torch.view_as_real(wave), torch.view_as_real(work)
+        torch.mul(parts, parts, out=squares)
+        if mode == 0:
+            torch.add(squares[..., 0], squares[..., 1], out=c.intensity)
+        else:
+            c.intensity.add_(squares[..., 0]).add_(squares[..., 1])
+        return wave
 
     def _note_fourier_error(self, error: torch.Tensor) -> None:
         """What the momentum looks at: as `LSQMLReconstructor.update_fourier_error`."""
@@ -301,6 +330,8 @@ class _FarField(_Forward):
             torch.div(torch.add(c.counts, 1e-30, out=b).sqrt_(), g, out=g)
             torch.sub(1, g, out=g)
             g *= 1 / (2 * self.noise_model.sigma) ** 2  # alpha = 1/2 times pty-chi's weight of the gradient
+        if self._mask is not None:
+            g *= self._mask
         return g
 
     def _far_field(self, indices: torch.Tensor, chunks: list[_Chunk]) -> None:
@@ -315,11 +346,12 @@ class _FarField(_Forward):
             if alphas is not None:
                 alphas[c.rows] += _poisson_step(c, before)
             g = self._gradient(c, None if alphas is None else alphas[c.rows])
-            if g.is_cpu:
-                np.multiply(c.wave.numpy(), g.numpy(), out=c.wave.numpy())  # torch would first make g complex
-            else:
-                c.wave *= g
-            c.wave = torch.fft.ifft2(c.wave)
+            for wave in c.waves:
+                if g.is_cpu:
+                    np.multiply(wave.numpy(), g.numpy(), out=wave.numpy())  # torch would first make g complex
+                else:
+                    wave *= g
+            c.waves = [torch.fft.ifft2(wave) for wave in c.waves]
         if alphas is not None:
             self.alpha_psi_far_all_pos[indices] = alphas
 
@@ -328,27 +360,39 @@ class _Directions(_FarField):
     """Where object and probe should go."""
 
     def _directions(self, chunks: list[_Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The object's gradient (h, w), a view of pty-chi's own, and the probe's direction (h, w)."""
+        """The object's gradient (h, w), a view of pty-chi's own, and the probe's direction (m, h, w)."""
         parameter = self.parameter_group.object
         if self.options.batching_mode != BatchingModes.COMPACT or self.current_minibatch == 0:
             parameter.initialize_grad()
         gradient = torch.view_as_complex(parameter.tensor.data.grad)[0]
-        mean = torch.zeros(self._window, dtype=gradient.dtype, device=gradient.device)
+        mean = torch.zeros((self._modes, *self._window), dtype=gradient.dtype, device=gradient.device)
         for c in chunks:
-            work = c.complex_scratch[0]
-            torch.conj_physical(c.probes, out=work)
-            work *= c.wave
-            add_windows(gradient, c.starts, work)
-            torch.conj_physical(c.patches, out=work)
-            work *= c.wave
-            spectrum = torch.fft.fft2(work)
-            spectrum *= c.ramps[2]
-            spectrum *= c.ramps[3]
-            mean += spectrum.sum(0)
-        direction = torch.fft.ifft2(mean) / -sum(len(c.counts) for c in chunks)
+            add_windows(gradient, c.starts, self._towards_object(c))
+            self._towards_probe(c, mean)
+        mean[0] = torch.fft.ifft2(mean[0])
+        direction = mean / -sum(len(c.counts) for c in chunks)
         self._initialize_momentum_buffers()
-        self._update_momentum_buffers(direction[None])
+        self._update_momentum_buffers(direction)
         return gradient, direction
+
+    def _towards_object(self, c: _Chunk) -> torch.Tensor:
+        """Sum over the modes of ``-chi conj(P)``, (n, h, w)."""
+        work = torch.conj_physical(c.probes[0], out=c.complex_scratch[0])
+        work *= c.waves[0]
+        for probe, wave in zip(c.probes[1:], c.waves[1:]):
+            work.addcmul_(wave, torch.conj_physical(probe))
+        return work
+
+    def _towards_probe(self, c: _Chunk, total: torch.Tensor) -> None:
+        """Add ``-chi conj(O)`` of each mode to `total` (m, h, w); for the first, which is shifted, its spectrum."""
+        work, conjugate = c.complex_scratch
+        torch.conj_physical(c.patches, out=conjugate)
+        spectrum = torch.fft.fft2(torch.mul(conjugate, c.waves[0], out=work))
+        spectrum *= c.ramps[2]
+        spectrum *= c.ramps[3]
+        total[0] += spectrum.sum(0)
+        for mode in range(1, self._modes):
+            total[mode] += torch.mul(conjugate, c.waves[mode], out=work).sum(0)
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #12bd09e1
 class _StepLengths(_Directions):
@@ -370,27 +414,64 @@ class _StepLengths(_Directions):
         self, chunks: list[_Chunk], direction: torch.Tensor, probe_direction: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step lengths of object and probe for each pattern, (n,) float64."""
-        sums = []
-        for c in chunks:
-            u, v = c.complex_scratch
-            cut_windows(direction, c.starts, u)
-            u *= c.probes
-            torch.mul(probe_direction, c.patches, out=v)
-            uc, vc = -real_inner(u, c.wave), -real_inner(v, c.wave)
-            sums.append((real_inner(u, u), real_inner(v, v), inner(v, u), uc, vc))
+        sums = [self._products(c, direction, probe_direction) for c in chunks]
         uu, vv, vu, uc, vc = (torch.cat(s) for s in zip(*sums))
-        uu, vv, uc, vc, vu = uu.double(), vv.double(), uc.double(), vc.double(), vu.to(torch.complex128)
+        uu, vv, uc, vc, vu = uu.double(), vv.double(), -uc.double(), -vc.double(), vu.to(torch.complex128)
         if not self.options.single_slice_solve_obj_prb_step_size_jointly:  # equation 23
-            return (0.5 * uc / uu).clamp(min=0), (0.5 * vc / vv).clamp(min=0)
-        uu, vv = uu + 1.2e-7, vv + 1.2e-7
+            return (0.5 / self._modes * uc / uu).clamp(min=0), (0.5 * vc / vv).clamp(min=0)
+        uu, vv = uu + 1.2e-7 * self._modes, vv + 1.2e-7 * self._modes
         uu, vv = uu + 0.1 * uu.mean(), vv + 0.1 * vv.mean()
         determinant = uu * vv - vu.abs() ** 2
         of_object, of_probe = (vv * uc - vu.real * vc) / determinant, (uu * vc - vu.real * uc) / determinant
-        return of_object.clamp(min=0), of_probe.clamp(min=0)
+        return of_object.clamp(min=0) / self._modes, of_probe.clamp(min=0)
+
+    def _products(self, c: _Chunk, direction: torch.Tensor, probe_direction: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Sums over the modes of ``<u,u>, <v,v>, <v,u>, Re<u,-chi>, Re<v,-chi>``, (n,) each."""
+        (u, v), parts = c.complex_scratch, []
+        for probe, towards, wave in zip(c.probes, probe_direction, c.waves):
+            cut_windows(direction, c.starts, u)
+            u *= probe
+            torch.mul(towards, c.patches, out=v)
+            parts.append((real_inner(u, u), real_inner(v, v), inner(v, u), real_inner(u, wave), real_inner(v, wave)))
+        return parts[0] if self._modes == 1 else [torch.stack(part).sum(0) for part in zip(*parts)]
+
+# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #2ed81d3c
+def _derivative(patches: torch.Tensor, axis: int) -> torch.Tensor:
+    """Derivative along one axis in units of a pixel, by its FFT, as `ptychi.image_proc.fourier_gradient`."""
+    n = patches.shape[axis]
+    factor = 2j * torch.pi * torch.fft.fftfreq(n, device=patches.device, dtype=patches.real.dtype)
+    return torch.fft.ifft(torch.fft.fft(patches, dim=axis) * (factor[:, None] if axis == -2 else factor), dim=axis)
+
+
+class _Positions(_StepLengths):
+    """Where positions should go."""
+
+    def run_pre_epoch_hooks(self) -> None:
+        super().run_pre_epoch_hooks()
+        if self.parameter_group.probe_positions.optimizable:
+            self._place()  # they may have moved between epochs
+
+    def _move_positions(self, indices: torch.Tensor, chunks: list[_Chunk]) -> None:
+        """Move the positions of a batch along the gradient, with pty-chi's step and limits."""
+        along = []
+        for axis in (-2, -1):
+            slopes, squares = [], []
+            for c in chunks:
+                w = torch.mul(_derivative(c.patches, axis), c.probes[0])
+                slopes.append(-real_inner(w, c.waves[0]))
+                squares.append(real_inner(w, w))
+            square = torch.cat(squares)
+            along.append(torch.cat(slopes) / (square + square.max().clamp(min=1e-6)))
+        positions = self.parameter_group.probe_positions
+        whole = torch.zeros_like(positions.tensor)
+        whole[indices] = torch.stack(along, 1)
+        positions.set_grad(-whole)
+        positions.step_optimizer()
+        self._place(indices)
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #c16b9702
-class FastLSQMLReconstructor(_StepLengths):
-    """pty-chi's LSQML for one mode, one slice and fixed positions, with the same results in a fraction of the time."""
+class FastLSQMLReconstructor(_Positions):
+    """pty-chi's LSQML for one slice and incoherent modes, with the same results in a fraction of the time."""
 
     def _step(
         self, indices: torch.Tensor, chunks: list[_Chunk], gradient: torch.Tensor, probe_direction: torch.Tensor
@@ -412,6 +493,8 @@ class FastLSQMLReconstructor(_StepLengths):
         if group.probe.optimization_enabled(self.current_epoch):
             share = 1 / len(self.dataloader) if compact else 1
             probe.add_(probe_direction, alpha=float(of_probe.mean()) * share * group.probe.step_size)
+        if group.probe_positions.optimization_enabled(self.current_epoch):
+            self._move_positions(indices, chunks)
 
     def run_minibatch(self, input_data: Any, y_true: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         """One batch: `input_data` holds the rows of its patterns, `y_true` their counts (n, h, w)."""
@@ -436,15 +519,13 @@ class FastLSQMLTask(PtychographyTask):
     Raises
     ------
     ValueError
-        If `reason_for_stock` has a reason; or if a window leaves the object.
+        If `not_compared` has a reason; or if a window leaves the object.
     """
 
     def check_task_data(self) -> None:
         super().check_task_data()
         shapes = (self._shape(array) for array in (self._task_data.object_data, self._task_data.probe_data))
-        reason = reason_for_stock(self.options, *shapes)
-        if self._task_data.valid_pixel_mask is not None:
-            reason = reason or "a mask of valid pixels was not checked"
+        reason = not_compared(self.options, *shapes)
         if self.n_ranks > 1:
             reason = reason or f"{self.n_ranks} processes were not checked"
         if reason:
@@ -467,3 +548,104 @@ class FastLSQMLTask(PtychographyTask):
         if torch.get_default_device().type == "cpu":
             # the CPU is the default without the mode that pty-chi sets, and each call is 4 µs cheaper without it
             torch.set_default_device(None)
+
+# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #df79eaa0
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Random numbers and defaults of torch and pty-chi afterwards as they were before."""
+    numbers, numbers_np, numbers_py = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    device, dtype = torch.get_default_device(), torch.get_default_dtype()
+    complex_dtype = ptychi.utils.get_default_complex_dtype()
+    flags = ptychi.maths.get_use_double_precision_for_fft(), ptychi.maths.get_allow_nondeterministic_algorithms()
+    try:
+        yield
+    finally:
+        torch.set_default_device(None if device.type == "cpu" else device)
+        torch.set_default_dtype(dtype)
+        ptychi.utils.set_default_complex_dtype(complex_dtype)
+        ptychi.maths.set_use_double_precision_for_fft(flags[0])
+        ptychi.maths.set_allow_nondeterministic_algorithms(flags[1])
+        torch.set_rng_state(numbers)
+        np.random.set_state(numbers_np)
+        random.setstate(numbers_py)
+
+
+def _tiny_problem(modes: int, masked: bool) -> dict[str, np.ndarray]:
+    """Twelve patterns of 16 x 16 pixels with fractions of a pixel between them, as pty-chi's task takes them."""
+    rng, n, side = np.random.default_rng(0), 12, 16
+    probe = np.exp(-((np.hypot(*np.mgrid[-8:8, -8:8]) / 4) ** 2)) * np.exp(0.05j * np.mgrid[-8:8, -8:8][0] ** 2)
+    shapes = np.stack([np.roll(probe, k, k % 2) * 0.5**k for k in range(modes)])
+    mask = np.ones((side, side), bool)
+    mask[:, 5:7] = not masked
+    counts = rng.poisson(np.abs(np.fft.fft2(probe * np.exp(1j * rng.random((n, side, side))))) ** 2).astype(np.float32)
+    y, x = (np.linspace(-5, 5, n) + rng.random(n) for _ in "yx")
+    about = {"diffraction_data": counts, "object_data": np.ones((1, 40, 40), np.complex64), "valid_pixel_mask": mask}
+    about |= {"probe_data": shapes[None].astype(np.complex64), "probe_position_y_px": y, "probe_position_x_px": x}
+    return about
+
+# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #e26088c5
+_KINDS: dict[tuple[Any, ...], str | None] = {}  # what the test said, of each kind of problem, in this process
+
+
+def _three_epochs(task_class: type[PtychographyTask], options: LSQMLOptions, data: dict[str, Any]) -> list[np.ndarray]:
+    """Object, modes, positions and losses after three epochs."""
+    with task_class(options, **data) as task:
+        task.run(3)
+        found = [task.get_data_to_cpu(name, as_numpy=True) for name in ("object", "probe", "probe_positions")]
+        return [*found, task.reconstructor.loss_tracker.table["loss"].to_numpy(float)]
+
+
+def differs_from_stock(options: LSQMLOptions, modes: int, masked: bool) -> str | None:
+    """How the fast form differs from the installed pty-chi on a tiny problem of this kind, or None; asked once.
+
+    Parameters
+    ----------
+    options : LSQMLOptions
+        Noise model, batches, what is optimised and the device make the kind; sizes do not matter.
+    modes : int
+    masked : bool
+        Whether some pixels do not count.
+    """
+    r = options.reconstructor_options
+    kind: tuple[Any, ...] = (ptychi.__version__, r.noise_model, r.batching_mode, r.momentum_acceleration_gain > 0)
+    kind += (r.single_slice_solve_obj_prb_step_size_jointly, r.default_device, modes > 1, masked)
+    kind += (options.probe_options.optimizable, options.probe_position_options.optimizable)
+    if kind not in _KINDS:
+        tiny = deepcopy(options)
+        tiny.data_options.fft_shift, tiny.object_options.position_origin_coords = True, [19.5, 19.5]
+        small = tiny.reconstructor_options
+        small.batch_size, small.num_epochs, small.default_dtype, small.random_seed = 6, 3, Dtypes.FLOAT64, 0
+        with _as_before():
+            _KINDS[kind] = _difference(tiny, _tiny_problem(min(modes, 2), masked))
+    return _KINDS[kind]
+
+# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #4734a597
+def _difference(options: LSQMLOptions, data: dict[str, Any], most: float = 1e-6) -> str | None:
+    """What differs by more than so much, relative to its size, after three epochs of each class, or None."""
+    version = f"pty-chi {ptychi.__version__}"
+    try:
+        stock, fast = (_three_epochs(task, deepcopy(options), data) for task in (PtychographyTask, FastLSQMLTask))
+    except Exception as error:  # whatever another version raises, its own class is there
+        return f"{version}: the test of the fast form raised {type(error).__name__}: {error}"
+    for name, a, b in zip(("object", "probe", "positions", "loss"), fast, stock):
+        difference = float(np.linalg.norm(a - b) / np.linalg.norm(b))
+        if not difference < most:
+            return f"{version} takes other steps: after three epochs of a test the {name} differs by {difference:.1e}"
+    return None
+
+
+def reason_for_stock(
+    options: LSQMLOptions, object_shape: tuple[int, ...], probe_shape: tuple[int, ...], masked: bool = False
+) -> str | None:
+    """Why pty-chi's own reconstructor must be used, or None if `FastLSQMLTask` gives the same result.
+
+    Parameters
+    ----------
+    options : LSQMLOptions
+    object_shape, probe_shape : tuple of int
+        (slices, h, w) and (OPR modes, incoherent modes, N, M), as pty-chi's task takes them.
+    masked : bool
+        Whether some pixels do not count.
+    """
+    reason = not_compared(options, object_shape, probe_shape)
+    return reason or differs_from_stock(options, probe_shape[1], masked)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
@@ -23,9 +23,9 @@ from ...physics.photons import deal_photons
 from ...physics.scan import canvas
 
 # %% auto #0
-__all__ = ['Made', 'LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options',
-           'task_inputs', 'task_options', 'open_task', 'HeldOut', 'hold_out', 'use_device', 'reconstruct', 'finished',
-           'ptychi_intensity']
+__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options', 'task_inputs',
+           'start_modes', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made',
+           'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -66,6 +66,17 @@ class LsqmlSettings:
     engine : str
         ``"stock"`` is pty-chi's own class, ``"fast"`` ours or an error, ``"auto"`` ours where it was checked
         (`fast_lsqml.reason_for_stock`).
+    use_mask : bool
+        Leave out the pixels that do not count, where such are told; else their zeros are taken as measured.
+    use_background : bool
+        Subtract the background that is told; else its photons are taken for those of the object.
+    modes : int
+        Mutually incoherent modes of the probe that are fitted. Those beyond the told ones start small, and need
+        `update_probe`; fewer than the told ones have the power of all.
+    update_positions : bool
+        Correct the positions, from the end of the damped part (without one, from the fourth epoch).
+    update_intensities : bool
+        Fit how bright each exposure was. pty-chi's own class does this, some five times slower.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 80
@@ -84,6 +95,11 @@ class LsqmlSettings:
     threads: Annotated[int, Field(ge=1)] = 1
     device: Literal["auto", "cpu", "gpu"] = "auto"
     engine: Literal["auto", "fast", "stock"] = "auto"
+    use_mask: bool = True
+    use_background: bool = True
+    modes: Annotated[int, Field(ge=1)] = 1
+    update_positions: bool = False
+    update_intensities: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> LsqmlSettings:
@@ -159,19 +175,64 @@ def common_options(options: Any, origin: tuple[int, int], seed: int, gpu: bool) 
     return options
 
 
-def task_inputs(counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray) -> dict[str, np.ndarray]:
-    """What a task of pty-chi starts from: counts, positions, an object of ones, and the probe with their photons."""
+def task_inputs(
+    counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, photons: float | None = None, margin: int = 4
+) -> dict[str, np.ndarray]:
+    """What a task of pty-chi starts from: counts, positions, an object of ones, and the probe with their photons.
+
+    Parameters
+    ----------
+    counts : (n, N, N) array
+    y, x : (n,) float arrays
+    probe : (N, N) or (M, N, N) complex array
+    photons : float, optional
+        An exposure, that the modes are scaled to together; by default the mean of the counts.
+    margin : int
+        Pixels around the windows.
+    """
     window = probe.shape[-1]
     # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
-    mean_total = counts.sum((1, 2), dtype=np.float64).mean()
+    mean_total = counts.sum((1, 2), dtype=np.float64).mean() if photons is None else photons
     scale = np.sqrt(mean_total / window**2 / np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     return {
-        "object_data": np.ones((1, *canvas(y, x, window)[1]), np.complex64),
-        "probe_data": (probe * scale).astype(np.complex64)[None, None],
+        "object_data": np.ones((1, *canvas(y, x, window, margin)[1]), np.complex64),
+        "probe_data": (probe * scale).astype(np.complex64).reshape(1, -1, window, window),
         "diffraction_data": counts.astype(np.float32, copy=False),
         "probe_position_x_px": np.asarray(x, np.float32),
         "probe_position_y_px": np.asarray(y, np.float32),
     }
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #25863a80
+_SHARE = 0.02  # of the power, for a mode that is not told
+
+
+def start_modes(probe: np.ndarray, modes: int) -> np.ndarray:
+    """So many orthogonal modes to start from, strongest first, with the power of those that are told together.
+
+    Parameters
+    ----------
+    probe : (N, N) or (M, N, N) complex array
+        Modes that are told, orthogonal, strongest first.
+    modes : int
+
+    Returns
+    -------
+    (modes, N, N) complex128 array
+    """
+    told = np.asarray(probe, np.complex128).reshape(-1, *probe.shape[-2:])
+    power, kept = np.sum(np.abs(told) ** 2), list(told[:modes])
+    light = np.abs(told[0]) ** 2 / np.sum(np.abs(told[0]) ** 2)
+    gy, gx = np.mgrid[: light.shape[0], : light.shape[1]].astype(float)
+    (gy, gx) = (g - np.sum(g * light) for g in (gy, gx))
+    orders = sorted(((i, j) for i in range(modes) for j in range(modes)), key=lambda ij: (sum(ij), ij))[1:]
+    for i, j in orders[: modes - len(kept)]:
+        new = told[0] * gy**i * gx**j
+        for _ in range(2):  # once more: what rounding left
+            for mode in kept:
+                new = new - mode * (np.vdot(mode, new) / np.vdot(mode, mode))
+        kept.append(new * np.sqrt(_SHARE * power / np.sum(np.abs(new) ** 2)))
+    made = np.stack(kept)
+    return made * np.sqrt(power / np.sum(np.abs(made) ** 2))
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fb792d3f
 def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
@@ -180,6 +241,15 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
 
     options = common_options(api.LSQMLOptions(), origin, settings.seed, gpu)
     options.probe_options.optimizable = settings.update_probe
+    options.probe_options.orthogonalize_incoherent_modes.enabled = settings.update_probe
+    if settings.update_positions and part.damping is None:
+        options.probe_position_options.optimizable = True
+        options.probe_position_options.optimization_plan.start = 3 if first else 0
+    weights = options.opr_mode_weight_options
+    weights.optimizable = weights.optimize_intensity_variation = settings.update_intensities
+    weights.optimize_eigenmode_weights = not settings.update_intensities  # pty-chi's default
+    # made orthogonal to the first, the idle second OPR mode would vanish, which pty-chi refuses
+    options.probe_options.orthogonalize_opr_modes.enabled = not settings.update_intensities
     r = options.reconstructor_options
     r.num_epochs = part.epochs
     r.batch_size = min(part.batch, patterns)
@@ -187,8 +257,10 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
     r.momentum_acceleration_gain = part.momentum
     r.noise_model = api.NoiseModels.GAUSSIAN if settings.noise_model == "gaussian" else api.NoiseModels.POISSON
     r.preconditioning_damping_factor = settings.preconditioning
-    if not part.compact:
-        options.object_options.optimal_step_size_scaler = settings.step
+    # pty-chi divides the step that it solved for all modes by their number
+    step = options.object_options.optimal_step_size_scaler if part.compact else settings.step
+    options.object_options.optimal_step_size_scaler = step * settings.modes
+    options.object_options.build_preconditioner_with_all_modes = settings.modes > 1
     r.rescale_probe_intensity_in_first_epoch = first
     r.solve_step_sizes_only_using_first_probe_mode = False  # the same for one mode, and faster
     return options
@@ -210,7 +282,9 @@ def open_task(options, engine: str, damping: float | None, **data: np.ndarray) -
     reason = (
         "asked for"
         if engine == "stock"
-        else reason_for_stock(options, data["object_data"].shape, data["probe_data"].shape)
+        else reason_for_stock(
+            options, data["object_data"].shape, data["probe_data"].shape, data.get("valid_pixel_mask") is not None
+        )
     )
     if reason and engine == "fast":
         raise ValueError(f"LsqmlSettings: engine = 'fast' does not apply: {reason}")
@@ -240,6 +314,12 @@ class HeldOut:
         Part of what had been learnt that may be lost again before an epoch counts as worse.
     scaled : bool
         Compare the patterns' shapes only: a fit of amplitudes predicts too few photons where most pixels count none.
+    rows : (m,) int array
+        These patterns in the scan.
+    mask : (N, N) bool array or None
+        Pixels that judge; None: all.
+    background : (N, N) array or float
+        Photons a pixel of all that are expected besides the object's.
     """
 
     counts: np.ndarray
@@ -248,20 +328,31 @@ class HeldOut:
     share: float
     tolerance: float = 0.5
     scaled: bool = False
+    rows: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    mask: np.ndarray | None = None
+    background: np.ndarray | float = 0.0
+    weights: np.ndarray | None = None  # how bright each pattern is, in amplitude
     history: list[tuple[int, float]] = field(default_factory=list)
     flat: float = np.inf  # mean negative log-likelihood of the object of ones
     best: np.ndarray | None = None  # negative log-likelihood of each pattern where its mean was smallest
     kept: tuple[int, np.ndarray, np.ndarray] | None = None
+    kept_at: tuple[np.ndarray, np.ndarray] | None = None  # positions of the epoch that is kept
     worse_in_turn: int = 0
 
     def likelihoods(self, obj: np.ndarray, probe: np.ndarray) -> np.ndarray:
         """Negative log-likelihood of each pattern's photons, (m,)."""
         # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
-        expected = diffraction_intensity(obj, probe, self.y, self.x) * (probe.size * self.share / (1 - self.share))
+        expected = diffraction_intensity(obj, probe, self.y, self.x)
+        expected = expected * (probe.shape[-1] ** 2 * self.share / (1 - self.share))
+        if self.weights is not None:
+            expected = expected * (self.weights**2)[:, None, None]
         if self.scaled:
             expected = expected * (self.counts.sum(dtype=np.float64) / expected.sum(dtype=np.float64))
+        expected = expected + self.share * self.background
+        counts = self.counts if self.mask is None else self.counts * self.mask
+        expected = expected if self.mask is None else expected * self.mask
         # a photon where nothing is expected counts as if a thousandth of the share had been
-        surprise = np.where(self.counts > 0, self.counts * np.log(expected + 1e-3 * self.share), 0)
+        surprise = np.where(counts > 0, counts * np.log(expected + 1e-3 * self.share), 0)
         return (expected - surprise).sum((1, 2), dtype=np.float64)
 
     def look(self, epoch: int, obj: np.ndarray, probe: np.ndarray) -> None:
@@ -276,28 +367,143 @@ class HeldOut:
         )
         self.worse_in_turn = self.worse_in_turn + 1 if worse else 0
         if not worse:
-            self.kept = (epoch, obj.copy(), probe.copy())
+            self.kept, self.kept_at = (epoch, obj.copy(), probe.copy()), (self.y, self.x)
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #5c647793
+@dataclass(frozen=True)
+class Detector:
+    """What of the detector and the light that falls on it is told.
+
+    Attributes
+    ----------
+    mask : (N, N) bool array or None
+        Pixels that count; None: all.
+    background : (N, N) array, float or None
+        Photons a pixel that are expected besides the object's.
+    photons : float or None
+        An exposure, behind the object, without mask and background; None: the mean of the counts.
+    """
+
+    mask: np.ndarray | None = None
+    background: np.ndarray | float | None = None
+    photons: float | None = None
+
+    def check(self, counts: np.ndarray) -> None:
+        """ValueError if shapes differ, no pixel counts, or photons are needed and not told."""
+        for name, found in (("mask", self.mask), ("background", self.background)):
+            if found is not None and np.ndim(found) and np.shape(found) != counts.shape[1:]:
+                raise ValueError(f"LSQML: {name} of shape {np.shape(found)}; needed is {counts.shape[1:]}")
+        if self.mask is not None and not self.mask.any():
+            raise ValueError("LSQML: no pixel of the detector counts")
+        if self.told and not (self.photons and self.photons > 0):
+            raise ValueError(f"LSQML: photons = {self.photons}; a mask or a background needs those of an exposure")
+
+    @property
+    def told(self) -> bool:
+        """Whether the counts are not all of the object's photons, and only those."""
+        return self.mask is not None or self.background is not None
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #e41ceb6e
+def detector_as_used(
+    counts: np.ndarray, settings: Any, mask: np.ndarray | None, background: Any, photons: float | None
+) -> tuple[np.ndarray, Detector]:
+    """Counts, zero where they do not count, and what of the detector the settings want to be used."""
+    mask = np.asarray(mask, bool) if mask is not None and settings.use_mask else None
+    mask = None if mask is not None and mask.shape == counts.shape[1:] and mask.all() else mask
+    background = np.asarray(background, np.float32) if background is not None and settings.use_background else None
+    used = Detector(mask, background if background is not None and background.any() else None, photons)
+    used.check(counts)
+    return (counts if mask is None else np.where(mask, counts, 0)), used if used.told else Detector()
+
+
+def subtracted(counts: np.ndarray, detector: Detector, share: float) -> np.ndarray:
+    """Counts (n, N, N) less the background of that share of the photons, clipped at zero."""
+    if detector.background is None:
+        return counts
+    return np.maximum(counts - np.float32(share) * np.asarray(detector.background, np.float32), 0)
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #b6c5643e
+def _with_weights(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same inputs with a weight of the probe in every pattern."""
+    probe, n = data["probe_data"], len(data["diffraction_data"])
+    second = probe / np.sqrt(np.mean(np.abs(probe[:, :1]) ** 2))
+    weights = np.repeat(np.array([[1, 1e-6]], np.float32), n, 0)
+    return data | {"probe_data": np.concatenate([probe, second]), "opr_mode_weights_data": weights}
+
+
+def _margin(settings: LsqmlSettings) -> int:
+    """Pixels around the windows: positions that are corrected may wander."""
+    return 12 if settings.update_positions else 4
+
+
+def _state(task: Any, names: tuple[str, ...] = ("object", "probe")) -> dict[str, np.ndarray]:
+    """Arrays that a task has now, under the names that a task takes them by."""
+    found = {f"{name}_data": task.get_data_to_cpu(name, as_numpy=True).copy() for name in names}
+    if "probe_positions" in names:
+        y, x = found.pop("probe_positions_data").T
+        found |= {"probe_position_y_px": y, "probe_position_x_px": x}
+    return found
+
+
+def _changing(settings: LsqmlSettings) -> tuple[str, ...]:
+    """What a task with these settings changes."""
+    return (
+        "object",
+        "probe",
+        *(["probe_positions"] if settings.update_positions else []),
+        *(["opr_mode_weights"] if settings.update_intensities else []),
+    )
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #4f7c3e85
+class Made(NamedTuple):
+    """What a run of a schedule made; object (h, w), modes (m, N, N) or probe (N, N)."""
+
+    object: np.ndarray
+    probe: np.ndarray
+    losses: list[float]
+    engine: str
+    held: HeldOut | None
+    positions: tuple[np.ndarray, np.ndarray] | None = None  # refined y and x
+
+
+def _look(held: HeldOut, epoch: int, now: dict[str, np.ndarray], origin: tuple[int, int]) -> None:
+    """Ask the held-out photons of this epoch, at the positions and with the intensities that it has."""
+    if "probe_position_y_px" in now:
+        held.y, held.x = (
+            now[f"probe_position_{axis}_px"][held.rows].astype(float) - o for axis, o in zip("yx", origin)
+        )
+    if "opr_mode_weights_data" in now:
+        held.weights = now["opr_mode_weights_data"][held.rows, 0]
+    held.look(epoch, now["object_data"][0], now["probe_data"][0])
+
+
+def _one_epoch(task: Any, keep_probe: bool) -> float:
+    """Loss after one epoch; `keep_probe` undoes a rescaling of the probe."""
+    import torch
+
+    probe = task.reconstructor.parameter_group.probe
+    before = probe.data.detach().clone()
+    task.run(1)
+    if keep_probe:
+        with torch.no_grad():
+            probe.set_data(before)
+    return float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #65472094
 def _run(
-    counts: np.ndarray,
-    y: np.ndarray,
-    x: np.ndarray,
-    probe: np.ndarray,
-    settings: LsqmlSettings,
-    held: HeldOut | None,
-    gpu: bool,
-    on_epoch: Callable[[int, float], None] | None,
-) -> tuple[np.ndarray, np.ndarray, list[float], str]:
-    """Object, probe, losses and engine after the schedule, or where the held-out photons ended it."""
-    origin, data = canvas(y, x, probe.shape[-1])[0], task_inputs(counts, y, x, probe)
-    losses: list[float] = []
+    data: dict[str, np.ndarray], settings: LsqmlSettings, held: HeldOut | None, origin: tuple[int, int], gpu: bool,
+    keep_probe: bool, on_epoch: Callable[[int, float], None] | None,
+) -> tuple[dict[str, np.ndarray], list[float], str]:  # fmt: skip
+    """What the schedule made of the inputs of a task, or where the held-out photons ended it; losses and engine."""
+    names, losses = _changing(settings), list[float]()
     for k, part in enumerate(schedule(settings)):
-        options = task_options(settings, part, k == 0, origin, len(y), gpu)
+        options = task_options(settings, part, k == 0, origin, len(data["diffraction_data"]), gpu)
         with open_task(options, settings.engine, part.damping, **data) as task:
             for _ in range(part.epochs):
-                task.run(1)
-                losses.append(float(task.reconstructor.loss_tracker.table["loss"].iloc[-1]))
+                try:
+                    losses.append(_one_epoch(task, keep_probe and not losses))
+                except ValueError as error:  # positions that wander out of the object
+                    raise DivergedError(str(error)) from error
                 # bright data overshoot in their first steps by a factor of tens, and come back
                 if not losses[-1] < 1e3 * losses[0]:
                     at = f"loss {losses[-1]:.4g} in epoch {len(losses)}"
@@ -306,21 +512,16 @@ def _run(
                     on_epoch(len(losses), losses[-1])
                 # after the first epoch, which only rescales, the object is still flat; later every other is enough
                 if held and (len(losses) == 1 or part.damping is not None or len(losses) % 2 == 0):
-                    now = (task.get_data_to_cpu(name, as_numpy=True) for name in ("object", "probe"))
-                    held.look(len(losses), *(array.reshape(array.shape[-2:]) for array in now))
+                    _look(held, len(losses), _state(task, names), origin)
                     if part.compact and held.worse_in_turn >= 3:
                         break
-            found = {f"{name}_data": task.get_data_to_cpu(name, as_numpy=True).copy() for name in ("object", "probe")}
-            data |= found
-    return data["object_data"][0], data["probe_data"][0, 0], losses, task.engine
+            data = data | _state(task, names)
+    return data, losses, task.engine
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #4ec9aa2d
-Made = tuple[np.ndarray, np.ndarray, list[float], str, HeldOut | None]  # object, probe, losses, engine, held out
-
-
 def hold_out(
     counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: Any, notes: list[str],
-    most: int = 256,
+    most: int = 256, detector: Detector = Detector(), margin: int = 4,
 ) -> tuple[HeldOut | None, np.ndarray]:  # fmt: skip
     """Held-out photons of at most so many patterns, and the counts that are left; why there are none is noted."""
     if not settings.hold_out:
@@ -332,8 +533,10 @@ def hold_out(
         return None, counts
     seen, held = (share.astype(np.float32) for share in shares)
     rows = np.sort(np.random.default_rng(settings.seed).permutation(len(counts))[:most])
-    origin, _ = canvas(y, x, probe.shape[-1])
-    return HeldOut(held[rows], (y - origin[0])[rows], (x - origin[1])[rows], settings.hold_out), seen
+    origin, _ = canvas(y, x, probe.shape[-1], margin)
+    background = 0.0 if detector.background is None else detector.background
+    here = (held[rows], (y - origin[0])[rows], (x - origin[1])[rows])
+    return HeldOut(*here, settings.hold_out, rows=rows, mask=detector.mask, background=background), seen
 
 
 def use_device(settings: Any) -> bool:
@@ -345,10 +548,10 @@ def use_device(settings: Any) -> bool:
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #70f404e4
 def _attempt(
-    counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings, gpu: bool,
-    notes: list[str], on_epoch: Callable[[int, float], None] | None,
+    counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings, detector: Detector,
+    gpu: bool, notes: list[str], on_epoch: Callable[[int, float], None] | None,
 ) -> Made:  # fmt: skip
-    """One run of a schedule: object, probe, losses, engine, held-out photons; what cannot be held out is noted.
+    """One run of a schedule; what cannot be held out is noted.
 
     Raises
     ------
@@ -358,18 +561,71 @@ def _attempt(
     import torch
 
     torch.manual_seed(settings.seed)
-    held, seen = hold_out(counts, y, x, probe, settings, notes)
-    obj, found, losses, engine = _run(seen, y, x, probe, settings, held, gpu, on_epoch)
+    margin = _margin(settings)
+    held, seen = hold_out(counts, y, x, probe, settings, notes, detector=detector, margin=margin)
+    share = 1 - settings.hold_out if held else 1.0
+    photons = detector.photons * share if detector.photons else None
+    data = task_inputs(subtracted(seen, detector, share), y, x, start_modes(probe, settings.modes), photons, margin)
+    data |= {} if detector.mask is None else {"valid_pixel_mask": detector.mask}
+    data = _with_weights(data) if settings.update_intensities else data
+    origin = canvas(y, x, probe.shape[-1], margin)[0]
+    now, losses, engine = _run(data, settings, held, origin, gpu, detector.told, on_epoch)
+    obj, found = now["object_data"][0], now["probe_data"][0]
     if not (np.isfinite(obj).all() and np.isfinite(found).all()):
         raise DivergedError(f"object or probe are not finite after {len(losses)} epochs")
     if len(losses) > 2 and losses[-1] > losses[0]:
         raise DivergedError(f"loss {losses[-1]:.4g} at the end, {losses[0]:.4g} with an object of ones")
-    return obj, found, losses, engine, held
+    places = (now["probe_position_y_px"] - np.float32(origin[0]), now["probe_position_x_px"] - np.float32(origin[1]))
+    return Made(obj, found, losses, engine, held, places if settings.update_positions else None)
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #8968450d
+def finished(
+    made: Made | tuple[Any, ...], origin: tuple[int, int], settings: Any, notes: list[str], started: float, gpu: bool
+) -> Reconstruction:
+    """The reconstruction of the epoch that held-out photons chose, with the probe of all photons."""
+    obj, found, losses, engine, held, places = Made(*made)
+    epoch = len(losses)
+    if held and held.kept:
+        if held.kept[0] < epoch - 1 or held.worse_in_turn:
+            notes.append(f"epoch {held.kept[0]} of {epoch} is kept: later ones predict the held-out photons worse")
+            epoch, obj, found = held.kept
+            places = held.kept_at if places else None
+        found = found / np.sqrt(1 - settings.hold_out)  # the probe of all photons, not only of those that were seen
+    history = np.array(held.history if held else []).reshape(-1, 2)
+    seconds = time.perf_counter() - started
+    modes = found if found.ndim == 3 and len(found) > 1 else None
+    probe = start_modes(found, 1)[0]  # the strongest, with the power of all
+    result = Reconstruction(
+        obj.astype(np.complex64), probe.astype(np.complex64), origin, np.array(losses), seconds, device_in_words(gpu),
+        settings, engine, epoch, history, tuple(notes), modes=None if modes is None else modes.astype(np.complex64),
+    )  # fmt: skip
+    if places is None:
+        return result
+    return replace(result, y=places[0].astype(float) + origin[0], x=places[1].astype(float) + origin[1])
+
+# %% ../../../nbs/methods/ptychi/solver.ipynb #5f49d663
+def _twice(
+    scan: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], settings: LsqmlSettings, detector: Detector,
+    gpu: bool, notes: list[str], on_epoch: Callable[[int, float], None] | None,
+) -> Made:  # fmt: skip
+    """The schedule, or the safe one where that diverges; DivergedError if both do."""
+    try:
+        return _attempt(*scan, settings, detector, gpu, notes, on_epoch)
+    except DivergedError as problem:
+        again = "tried again with the safe schedule: Gaussian, random batches, no momentum"
+        notes.append(f"diverged ({problem}); {again}")
+        try:
+            return _attempt(*scan, safe(settings), detector, gpu, notes, on_epoch)
+        except DivergedError as second:
+            raise DivergedError(
+                f"LSQML: {'; '.join([*notes, f'diverged ({second})'])} ({asdict(settings)})"
+            ) from second
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #f7a7094d
 def reconstruct(
     counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, settings: LsqmlSettings,
-    on_epoch: Callable[[int, float], None] | None = None,
+    on_epoch: Callable[[int, float], None] | None = None, *, mask: np.ndarray | None = None,
+    background: np.ndarray | float | None = None, photons: float | None = None,
 ) -> Reconstruction:  # fmt: skip
     """Object and probe from photon counts by pty-chi's LSQML; what diverges is tried once more with the safe schedule.
 
@@ -379,52 +635,34 @@ def reconstruct(
         Photon counts, zero frequency at the centre.
     y, x : (n,) float arrays
         Window centres in pixels.
-    probe : (N, N) complex array
-        Initial probe; its scale does not matter.
+    probe : (N, N) or (M, N, N) complex array
+        Initial probe, or its modes, orthogonal, strongest first; its scale does not matter.
     settings : LsqmlSettings
     on_epoch : callable, optional
         Called with (epoch, loss) after each epoch.
+    mask : (N, N) bool array, optional
+        Pixels that count.
+    background : (N, N) array or float, optional
+        Photons a pixel that are expected besides the object's. They are subtracted from the counts, clipped at zero:
+        at low dose that is biased.
+    photons : float, optional
+        An exposure, behind the object, without mask and background. Needed where one of them is used.
 
     Raises
     ------
     DivergedError
         If the safe schedule diverges as well.
+    ValueError
+        If `photons` is needed, shapes differ, or more modes are fitted than are told and the probe is kept.
     """
-    started = time.perf_counter()
-    notes: list[str] = []
+    if settings.modes > len(probe.reshape(-1, *probe.shape[-2:])) and not settings.update_probe:
+        raise ValueError(f"LsqmlSettings: modes = {settings.modes}: more than are told need update_probe = True")
+    started, notes = time.perf_counter(), list[str]()
     gpu = use_device(settings)
-    settings = choose_noise_model(settings, counts)
-    try:
-        made = _attempt(counts, y, x, probe, settings, gpu, notes, on_epoch)
-    except DivergedError as problem:
-        again = "tried again with the safe schedule: Gaussian, random batches, no momentum"
-        notes.append(f"diverged ({problem}); {again}")
-        try:
-            made = _attempt(counts, y, x, probe, safe(settings), gpu, notes, on_epoch)
-        except DivergedError as second:
-            raise DivergedError(
-                f"LSQML: {'; '.join([*notes, f'diverged ({second})'])} ({asdict(settings)})"
-            ) from second
-    return finished(made, canvas(y, x, probe.shape[-1])[0], settings, notes, started, gpu)
-
-# %% ../../../nbs/methods/ptychi/solver.ipynb #8968450d
-def finished(
-    made: Made, origin: tuple[int, int], settings: Any, notes: list[str], started: float, gpu: bool
-) -> Reconstruction:
-    """The reconstruction of the epoch that held-out photons chose, with the probe of all photons."""
-    obj, found, losses, engine, held = made
-    epoch = len(losses)
-    if held and held.kept:
-        if held.kept[0] < epoch - 1 or held.worse_in_turn:
-            notes.append(f"epoch {held.kept[0]} of {epoch} is kept: later ones predict the held-out photons worse")
-            epoch, obj, found = held.kept
-        found = found / np.sqrt(1 - settings.hold_out)  # the probe of all photons, not only of those that were seen
-    history = np.array(held.history if held else []).reshape(-1, 2)
-    seconds = time.perf_counter() - started
-    return Reconstruction(
-        obj.astype(np.complex64), found.astype(np.complex64), origin, np.array(losses), seconds, device_in_words(gpu),
-        settings, engine, epoch, history, tuple(notes),
-    )  # fmt: skip
+    counts, detector = detector_as_used(counts, settings, mask, background, photons)
+    settings = choose_noise_model(settings, counts if detector.mask is None else counts[:, detector.mask])
+    made = _twice((counts, y, x, probe), settings, detector, gpu, notes, on_epoch)
+    return finished(made, canvas(y, x, probe.shape[-1], _margin(settings))[0], settings, notes, started, gpu)
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fa6a402c
 def ptychi_intensity(obj: np.ndarray, probe: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
