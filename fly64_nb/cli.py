@@ -1157,7 +1157,7 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> N
     noise = f"in brackets what {seeds} draws leave open" if seeds > 1 else "one seed: no uncertainty"
     tell(f"columns: photons per exposure; > and <: bounds, nothing is extrapolated; {noise}")
     for method in lost.methods(lost.views[0]):
-        tell(f"{method}, {lost.views[0]} view, {lost.dose:g} photons per exposure:")
+        tell(f"{method}, {lost.views[0]} view:")
         for line in lost.sentences(lost.views[0], method):
             tell(f"  - {line}")
 

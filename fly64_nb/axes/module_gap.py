@@ -14,7 +14,7 @@ from ..physics.measurement import Measurement
 __all__ = ['MODULE_GAP', 'gap_mask', 'leave_gap']
 
 # %% ../../nbs/axes/module_gap.ipynb #399ed077
-def gap_mask(window: int, width: int) -> np.ndarray:
+def gap_mask(window: int, width: float) -> np.ndarray:
     """Pixels that count besides a vertical and a horizontal gap of `width` pixels, (window, window) bool.
 
     Raises
@@ -25,9 +25,9 @@ def gap_mask(window: int, width: int) -> np.ndarray:
     if width != int(width) or not 0 <= width <= window // 4:
         needed = f"a whole number from 0 to {window // 4}, a quarter of the window of {window} px"
         raise ValueError(f"module_gap: found {width:g} px; needed is {needed}")
-    mask, width = np.ones((window, window), bool), int(width)
+    mask, whole = np.ones((window, window), bool), int(width)
     for middle, stripe in ((window // 2 - window // 8, mask), (window // 2 + window // 4, mask.T)):
-        stripe[middle - width // 2 : middle - width // 2 + width] = False
+        stripe[middle - whole // 2 : middle - whole // 2 + whole] = False
     return mask
 
 

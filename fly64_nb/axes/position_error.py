@@ -33,4 +33,6 @@ def tell_wrong_positions(data: Dataset, error: float, rng: np.random.Generator) 
     return replace(data, known_y=data.y + dy, known_x=data.x + dx)
 
 
-POSITION_ERROR = Axis("position_error", "position error", "px", 0.0, "knowledge", tell_wrong_positions, least=0.0)
+POSITION_ERROR = Axis(
+    "position_error", "position error", "px", 0.0, "knowledge", tell_wrong_positions, least=0.0, remedy="positions"
+)

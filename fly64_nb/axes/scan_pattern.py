@@ -77,7 +77,7 @@ def concentric(height: float, width: float, n: int, rng: np.random.Generator) ->
 PATTERNS: dict[str, Callable[[float, float, int, np.random.Generator], Positions]] = {
     "raster": raster, "spiral": spiral, "concentric": concentric, "jittered raster": jittered,
 }  # fmt: skip
-NAMES = dict(enumerate(PATTERNS, 1))
+NAMES: dict[float, str] = {float(number): name for number, name in enumerate(PATTERNS, 1)}
 
 # %% ../../nbs/axes/scan_pattern.ipynb #2369a7c1
 def drive_pattern(m: Measurement, value: float, rng: np.random.Generator) -> Measurement:
@@ -99,14 +99,14 @@ def drive_pattern(m: Measurement, value: float, rng: np.random.Generator) -> Mea
     if value == 0:
         return m
     if value not in NAMES:
-        needed = ", ".join(f"{number} ({name})" for number, name in NAMES.items())
+        needed = ", ".join(f"{number:g} ({name})" for number, name in NAMES.items())
         raise ValueError(f"scan_pattern: found {value:g}; needed is 0 or one of {needed}")
     if m.brightness is not None or m.motion:
         raise ValueError("scan_pattern: exposures have a brightness or a motion already; name scan_pattern before")
     height, width = float(np.ptp(m.y)), float(np.ptp(m.x))
     if not (height > 0 and width > 0):
         raise ValueError(f"scan_pattern: found positions in {height:g} x {width:g} px; needed is a field")
-    y, x = PATTERNS[NAMES[int(value)]](height, width, len(m), rng)
+    y, x = PATTERNS[NAMES[value]](height, width, len(m), rng)
     # rounding must not move the outermost window out of the object
     low, high = (m.y.min(), m.x.min()), (m.y.max(), m.x.max())
     y, x = (np.clip(start + c, start, end) for start, c, end in zip(low, (y, x), high))

@@ -104,7 +104,7 @@ def lost_bar(limits: tuple[float, float]) -> Markup:
 def _lost_panel(ax: Axes, here: pd.DataFrame) -> None:
     """The curves of one axis, or of one set, with those of the ideal experiment."""
     ideal = here.groupby("dose")["ideal error"].mean()
-    ax.plot(ideal.index, ideal, "k-", lw=2.5, alpha=0.8, label="ideal")
+    ax.plot(ideal.index, ideal, "k.-", lw=2.5, alpha=0.8, label="ideal")
     labels = list(dict.fromkeys(here["imperfection"]))
     for (label, side, variant), rows in here.groupby(["imperfection", "side", "variant"], sort=False):
         k, rows = labels.index(label), rows.sort_values("dose")
