@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from fly64_nb.engine.job import Job, JobResult
 
 # %% auto #0
-__all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING', 'FILTERS',
-           'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY', 'IMPERFECTION',
-           'tell', 'option', 'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from',
-           'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer',
-           'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert', 'leaderboard_table',
-           'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs',
-           'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct',
-           'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry',
-           'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
-           'advice_tables', 'lost_table', 'tell_lost', 'advise']
+__all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING',
+           'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY',
+           'IMPERFECTION', 'tell', 'option', 'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed',
+           'request_from', 'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan',
+           'tell_answer', 'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert',
+           'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs',
+           'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train',
+           'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs',
+           'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
+           'advice_rows', 'advice_tables', 'lost_table', 'tell_lost', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -129,6 +129,30 @@ def reading_from(options: Mapping[str, Any]) -> dict[str, Any]:
     read_options(said)
     return said
 
+# %% ../nbs/cli.ipynb #3addafad
+CONDITIONS = (
+    option(
+        "--overlaps",
+        str,
+        "",
+        "Overlaps of the views besides the baseline, such as 0,0.5,0.9, or with names: dense=0.7,sparse=0.2.",
+    ),
+    option(
+        "--vary",
+        list[str],
+        [],
+        "A further axis and its values, such as position_error=0.25,0.5; may be given again.",
+    ),
+    option(
+        "--beamline",
+        list[str],
+        [],
+        "A set of imperfections by name, such as photon-counting-hard-xray: each alone, and all together; may be given "
+        "again.",
+    ),
+    option("--cross", bool, False, "Cross further axes with each other, instead of varying one at a time."),
+)
+
 # %% ../nbs/cli.ipynb #e25a8b62
 DESIGN = (
     option(
@@ -152,26 +176,7 @@ DESIGN = (
         "Sizes and epochs: tiny (does it work), quick (minutes; default), full (to decide on), paper.",
     ),
     option("--doses", str, "", "Doses, such as 3e2,1e3,1e4."),
-    option(
-        "--overlaps",
-        str,
-        "",
-        "Overlaps of the views besides the baseline, such as 0,0.5,0.9, or with names: dense=0.7,sparse=0.2.",
-    ),
-    option(
-        "--vary",
-        list[str],
-        [],
-        "A further axis and its values, such as position_error=0.25,0.5; may be given again.",
-    ),
-    option(
-        "--beamline",
-        list[str],
-        [],
-        "A set of imperfections by name, such as photon-counting-hard-xray: each alone, and all together; may be given "
-        "again.",
-    ),
-    option("--cross", bool, False, "Cross further axes with each other, instead of varying one at a time."),
+    *CONDITIONS,
     *LUCK,
     option("--methods", str, "", "Methods to compare, such as ML,ML+positions (with a remedy),ML-mask (without one)."),
     option("--method", list[Path], [], "Notebook or module with a method of your own; may be given again."),
@@ -1130,7 +1135,7 @@ def lost_table(rows: Any, title: str) -> Table:
         table.add_row(label, variant, *(cells.get(dose, "-") for dose in doses))
     return table
 
-
+# %% ../nbs/cli.ipynb #4f872ae1
 def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> None:
     """Print what an imperfection costs, by view, and in words for the first view.
 

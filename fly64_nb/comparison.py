@@ -394,10 +394,16 @@ def compare_condition(
     return Comparison(cut, field, aligned, pd.DataFrame(rows, columns=metrics_columns(list(further))), lit)
 
 # %% ../nbs/06_comparison.ipynb #bc497108
-def read_image(path: str | Path) -> Image:
-    """Image of a reconstruction file."""
+def read_image(path: str | Path, data: Dataset) -> Image:
+    """Image of a reconstruction file of a dataset.
+
+    Positions that are told wrong by the same distance move the image as a whole, which no method can know and nobody
+    minds: the image is put back by it, to a pixel; alignment finds the rest.
+    """
     found = read_reconstruction(path)
-    return Image(found["object"], tuple(found["origin"].tolist()), found["metadata"]["seconds"])
+    told = [round(float(np.mean(known - true))) for known, true in ((data.known_y, data.y), (data.known_x, data.x))]
+    top, left = (int(o) - moved for o, moved in zip(found["origin"], told))
+    return Image(found["object"], (top, left), found["metadata"]["seconds"])
 
 
 def expected_photons(data: Dataset) -> np.ndarray:
@@ -452,9 +458,9 @@ def study_comparison(
     data = validate_dataset_contract(layout.dataset(condition))
     field = common_field([(p["ycoords"], p["xcoords"]) for p in positions], data.object.shape)
     files = {method: layout.reconstruction(condition, method) for method in methods}
-    images = {method: read_image(path) for method, path in files.items() if path.is_file()}
+    images = {method: read_image(path, data) for method, path in files.items() if path.is_file()}
     found = compare_condition(data.object, field, images, condition, photons=expected_photons(data), **settings)
-    flat = {method: read_image(layout.flat_object(condition, method)) for method in flat_objects}
+    flat = {method: read_image(layout.flat_object(condition, method), data) for method in flat_objects}
     return replace(with_flat_objects(found, flat, data), pixel_size_m=data.metadata.get("pixel_size_m"))
 
 # %% ../nbs/06_comparison.ipynb #5f2b453a

@@ -144,7 +144,7 @@ def _thinned(base: Base, dose: float, rng: np.random.Generator) -> np.ndarray:
         raise ValueError("mode 'thin' needs a base with measured counts; this base has none (use mode 'simulate')")
     return thin_counts(base.counts, dose, rng)
 
-
+# %% ../nbs/02_datasets.ipynb #97a16f3f
 def dose_counts(
     base: Base, dose: float, mode: str = "simulate", seed: int = 42, axes: Sequence[Applied] = ()
 ) -> np.ndarray:
@@ -209,7 +209,7 @@ def make_datasets(
         counts = measured_counts(m, rng)
     split = split_scan(m.y, base.probe, guard_band, footprint_energy)
     check_no_leakage(base.probe, m.y, m.x, split, base.object.shape, footprint_energy)
-    physics = base.experiment.at_dose(dose).record()
+    physics = base.experiment.at_dose(m.dose).record()
     metadata = {
         "schema": SCHEMA,
         "dose": float(dose), "nphotons": float(m.photons),
@@ -219,9 +219,8 @@ def make_datasets(
         "sub_pixel_model": "object windows on the grid, probe Fourier-shifted by the fraction of a pixel",
         "guard_band_px": split.guard_band,
         "gap_px": split.gap,
-        "dropped_positions": split.dropped,
+        "dropped_positions": split.dropped, "split_axis": "y",
         "scan_positions": len(m) if m.scan_index is None else int(m.scan_index.max()) + 1,
-        "split_axis": "y",
         "gridsize": gridsize, "neighbor_count": neighbor_count,
         "pixel_size_m": base.pixel_size_m, "base_digest": base.digest,
         "source": base.source,
@@ -231,7 +230,7 @@ def make_datasets(
     }  # fmt: skip
     return {name: _part(base, m, counts, getattr(split, name), {**metadata, "split": name}) for name in splits}
 
-
+# %% ../nbs/02_datasets.ipynb #faec5806
 def _part(base: Base, m: Measurement, counts: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]) -> Dataset:
     """Dataset of some rows of a measurement."""
     y, x, power = m.y[rows], m.x[rows], (m.window / 2) ** 2

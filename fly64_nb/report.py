@@ -49,10 +49,6 @@ from .engine.job import Job, JobResult
 from .show import curves, images, style
 from .show.arena import show_arena
 from .show.dose_lost import lost_bar, lost_html, lost_limits, show_dose_lost
-from .show.pages import Links, axis_value, heatmaps_html, link, table_html
-from .show.prior import show_flat_objects
-from .study.condition import Condition
-from .study.layout import Layout
 
 # %% auto #0
 __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNELS', 'Positions', 'wins', 'learned_from',
@@ -62,6 +58,12 @@ __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNE
            'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
            'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'invented_html',
            'flat_object_figure', 'no_flat_object', 'build_report_job']
+
+# %% ../nbs/07_report.ipynb #05eeffb3
+from .show.pages import Links, axis_value, heatmaps_html, link, table_html
+from .show.prior import show_flat_objects
+from .study.condition import Condition
+from .study.layout import Layout
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:

@@ -43,6 +43,8 @@ class Axis:
         Range of its values, the ends included.
     remedy : str
         What a method can do about it, see `fly64_nb.methods.method.Method.remedies`; empty: nothing that is known.
+    order : int
+        Axes of the exposure are applied by it: those that lay the scan anew come before what happens along it.
     names : mapping of float to str
         Names of values that are a choice: ``{1.0: "raster", 2.0: "spiral"}``.
 
@@ -61,6 +63,7 @@ class Axis:
     least: float = -np.inf
     most: float = np.inf
     remedy: str = ""
+    order: int = 100
     names: Mapping[float, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -64,4 +64,4 @@ def gather_photons(m: Measurement, factor: float, rng: np.random.Generator) -> M
 
 
 FEWER_BRIGHTER = Axis("fewer_brighter", "fewer, brighter exposures", "times the photons", 1.0, "exposure",
-                      gather_photons, least=1.0, most=1e3)  # fmt: skip
+                      gather_photons, least=1.0, most=1e3, order=1)  # fmt: skip

@@ -114,4 +114,4 @@ def drive_pattern(m: Measurement, value: float, rng: np.random.Generator) -> Mea
 
 
 SCAN_PATTERN = Axis("scan_pattern", "scan pattern", "", 0.0, "exposure", drive_pattern, least=0.0, most=4.0,
-                    names=NAMES)  # fmt: skip
+                    order=0, names=NAMES)  # fmt: skip

@@ -102,20 +102,9 @@ def write_reconstruction(
         "notes": list(found.notes), "device": found.device, "environment": environment, "pixel_size_m": pixel,
     }  # fmt: skip
     modes = {} if found.modes is None else {"modes": found.modes}
-    write_npz(
-        path,
-        {
-            "object": found.object,
-            "probe": found.probe,
-            "origin": np.array(found.origin),
-            "loss": found.loss,
-            "held_out": found.held_out,
-            "ycoords": y,
-            "xcoords": x,
-            **modes,
-            "_metadata": metadata_array(metadata),
-        },
-    )
+    same = {name: getattr(found, name) for name in ("object", "probe", "loss", "held_out")}
+    origin = {"origin": np.array(found.origin), "ycoords": y, "xcoords": x}
+    write_npz(path, {**same, **origin, **modes, "_metadata": metadata_array(metadata)})
     if product is None:
         return
     epochs = f", epoch {found.epoch} of {len(found.loss)}" if len(found.loss) else ""

@@ -273,7 +273,7 @@ def methods_on(design: StudyDesign, condition: Condition) -> tuple[ChosenMethod,
     """Methods that a condition is reconstructed with, see `StudyDesign.methods_on`; of the default list without any."""
     return (design if design.methods else replace(design, methods=methods_of(design))).methods_on(condition)
 
-
+# %% ../../nbs/methods/method.ipynb #24adb5d7
 def load_method(name: str, source: str, folder: Path = Path()) -> Method:
     """One method from its module or file, looking at no other.
 

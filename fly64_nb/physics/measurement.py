@@ -19,7 +19,7 @@ __all__ = ['Step', 'Readout', 'Measurement', 'expected_photons', 'measured_count
 Step = Callable[[np.ndarray, np.ndarray], np.ndarray]  # expected photons (c, N, N) and rows (c,) -> expected photons
 Readout = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]  # counts, rows, random numbers -> counts
 
-
+# %% ../../nbs/physics/measurement.ipynb #30a897fd
 @dataclass(frozen=True)
 class Measurement:
     """A scan as it is measured: the light that there is, and what a detector makes of it.

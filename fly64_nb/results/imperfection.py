@@ -119,7 +119,7 @@ class LostDose:
         values = next(i.values for i in self.imperfections if i.label == row["imperfection"])
         return {"dose": row["dose"], "view": row["view"], **values}
 
-
+# %% ../../nbs/results/imperfection.ipynb #f10371f9
 def dose_lost_of(study: Study, split: str = "test") -> LostDose | None:
     """What imperfections cost in a study; None where it has no further axis or no comparison of them."""
     design = study.design

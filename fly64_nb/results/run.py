@@ -156,9 +156,9 @@ def choose_axes(
         For an axis that is unknown, with those that there are, or a value that it does not have.
     """
     chosen = []
-    for name, values in vary.items():
-        if name not in found:
-            raise ValueError(f"axis {name!r} is unknown; there are {', '.join(found)}")
+    if unknown := [name for name in vary if name not in found]:
+        raise ValueError(f"axis {unknown[0]!r} is unknown; there are {', '.join(found)}")
+    for name, values in sorted(vary.items(), key=lambda item: found[item[0]][0].order):
         axis, source = found[name]
         others = by_distance({_value(axis, value) for value in values} - {axis.neutral}, axis.neutral)
         chosen.append(ChosenAxis(name, axis.label, axis.unit, axis.neutral, axis.acts_on, others, source, axis.remedy))

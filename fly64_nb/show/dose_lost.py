@@ -134,7 +134,7 @@ def _ticks(here: pd.DataFrame) -> list[float]:
     all_of = [m * 10.0**k for k in range(int(low) - 2, int(high) + 2) for m in (1, 2, 5)]
     return [v for v in all_of if 0.7 * 10**low <= v <= 1.4 * 10**high]
 
-
+# %% ../../nbs/show/dose_lost.ipynb #3ab70b90
 def show_dose_lost(lost: pd.DataFrame, title: str) -> Figure:
     """Phase error over dose, a panel for each imperfect axis or set, all on one scale.
 

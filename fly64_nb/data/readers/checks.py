@@ -48,7 +48,7 @@ LARGEST = 1e12  # magnitude of a probe or an object; its inverse is the smallest
 
 def mean_variant(probe: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, str]:
     """Modes (modes, N, N) of the mean exposure of a probe (OPR, modes, N, N), and words where there are variants."""
-    if len(probe) == 1 and np.ndim(weights) != 3:
+    if len(probe) == 1 and (weights is None or weights.ndim != 3):
         return probe[0], ""
     if weights is not None and np.shape(weights)[1:] == probe.shape[:2] and np.isfinite(weights).all():
         words = f"the mean of {len(weights)} exposures with {len(probe)} variants of each mode of the probe (OPR)"

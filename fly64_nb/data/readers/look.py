@@ -63,7 +63,7 @@ def look(
     with kept_open():
         return _look(Path(path), tuple(readers), options, most)
 
-
+# %% ../../../nbs/data/readers/look.ipynb #863b0347
 def _look(path: Path, readers: tuple[str | Path, ...], options: ReadOptions, most: int) -> Look:
     """A look at a file."""
     try:

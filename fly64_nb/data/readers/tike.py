@@ -40,7 +40,7 @@ def _patterns(path: Path, n: int, window: int) -> tuple[Patterns | None, str | N
         raise FormatError(path, "data", f"shape {headers['data'][0]}", f"({n}, H, W), a pattern for each position")
     return npz_patterns(path, "data", axes, zero_frequency="corner"), note
 
-
+# %% ../../../nbs/data/readers/tike.ipynb #c6a028b2
 def varying_probe(
     path: Path, probe: np.ndarray, arrays: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -262,7 +262,7 @@ def _origins(
         return {second: about, first: (0.0, 0.0), "the scan put into the middle of the object": lie}  # type: ignore[dict-item]
     return {first: (0.0, 0.0), second: about}
 
-
+# %% ../../../nbs/data/readers/understand.ipynb #a78cc354
 def place_on_object(
     path: str | Path, held: Positions, y: np.ndarray, x: np.ndarray, square: Square, obj: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
@@ -602,7 +602,7 @@ def _check_square(path: str | Path, key: str, square: Square, modes: np.ndarray 
         needed = f"{height} x {width}, as the patterns have: on another grid its pixels are others"
         raise FormatError(path, "probe", f"{modes.shape[-2]} x {modes.shape[-1]} pixels", needed)
 
-
+# %% ../../../nbs/data/readers/understand.ipynb #9239a1ad
 def tell(path: str | Path, contents: FileContents, options: ReadOptions) -> Story:
     """All of a file but its counts.
 

@@ -72,7 +72,7 @@ def chosen_device(settings: LikelihoodSettings) -> str:
     gpu = settings.device == "gpu" or (settings.device == "auto" and torch.cuda.is_available())
     return "cuda" if gpu else "cpu"
 
-
+# %% ../../../nbs/methods/likelihood/common.ipynb #f7e7a9a0
 def _modes(data: Dataset, settings: LikelihoodSettings) -> np.ndarray:
     """Modes that a dataset's probe begins with, (M, N, N): those that are told, and as many more as are asked for."""
     told = data.known_probe[None] if data.known_modes is None else data.known_modes
