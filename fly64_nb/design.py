@@ -123,6 +123,8 @@ class ChosenAxis:
     ----------
     name, label, unit, neutral, acts_on, remedy
         Of the axis.
+    names : mapping of str to float
+        Values of a choice by their names.
     values : tuple of float
         Besides the neutral one, in order of their distance from it.
     source : str
@@ -137,6 +139,12 @@ class ChosenAxis:
     values: tuple[float, ...]
     source: str
     remedy: str = ""
+    names: dict[str, float] = field(default_factory=dict)
+
+    def in_words(self, value: float) -> str:
+        """A value for people: ``"position error 0.5 px"``, ``"scan pattern spiral"``."""
+        name = next((name for name, number in self.names.items() if number == value), f"{value:g} {self.unit}".rstrip())
+        return f"{self.label} {name}"
 
     @model_validator(mode="after")
     def _distinct(self) -> ChosenAxis:

@@ -142,8 +142,7 @@ def imperfections_of(
     for axis in by_name.values():
         remedies = (axis.remedy,) if axis.remedy else ()
         for value in axis.values:
-            label = f"{axis.label} {value:g} {axis.unit}".rstrip()
-            found.append(Imperfection(axis.name, label, {axis.name: value}, remedies))
+            found.append(Imperfection(axis.name, axis.in_words(value), {axis.name: value}, remedies))
     for name, values in (together or {}).items():
         asked = dict.fromkeys(by_name[a].remedy for a in values if a in by_name and by_name[a].remedy)
         found.append(Imperfection(name, name, dict(values), tuple(asked)))

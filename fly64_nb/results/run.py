@@ -161,7 +161,9 @@ def choose_axes(
     for name, values in sorted(vary.items(), key=lambda item: found[item[0]][0].order):
         axis, source = found[name]
         others = by_distance({_value(axis, value) for value in values} - {axis.neutral}, axis.neutral)
-        chosen.append(ChosenAxis(name, axis.label, axis.unit, axis.neutral, axis.acts_on, others, source, axis.remedy))
+        names = {word: number for number, word in axis.names.items()}
+        same = axis.label, axis.unit, axis.neutral, axis.acts_on
+        chosen.append(ChosenAxis(name, *same, others, source, axis.remedy, names))
     return tuple(chosen)
 
 # %% ../../nbs/results/run.ipynb #eb445f01
