@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from .experiment import Experiment, known, read_experiment
-from .files import FormatError, array_digest, load_arrays, metadata_array, read_metadata, write_npz
+from fly64_nb.data.files import (
+    FormatError,
+    array_digest,
+    array_headers,
+    load_arrays,
+    metadata_array,
+    npz_patterns,
+    read_metadata,
+    write_npz,
+)
 
 # %% auto #0
 __all__ = ['Base', 'MeasuredScan', 'write_base', 'check_arrays', 'read_base', 'read_about']
@@ -146,15 +155,34 @@ def check_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], window: int
             raise FormatError(path, key, "values that are not finite", "finite values")
 
 # %% ../../nbs/data/base.ipynb #44bba54c
-def read_base(path: str | Path) -> Base:
+def _some_of(path: str | Path, most: int) -> dict[str, np.ndarray]:
+    """Arrays of a base with so many of its counts and positions at most, spread evenly; the rest is not unpacked."""
+    held = array_headers(path)
+    arrays = load_arrays(path, [key for key in held if key != "counts"])
+    if "counts" in held and {"xcoords", "ycoords"} <= set(arrays):
+        patterns = npz_patterns(path, "counts")
+        rows = np.unique(np.linspace(0, patterns.shape[0] - 1, most).round().astype(int))
+        if len(patterns.shape) == 3 and len(arrays["xcoords"]) == len(arrays["ycoords"]) == patterns.shape[0]:
+            arrays |= {key: arrays[key][rows] for key in ("xcoords", "ycoords")}
+        arrays["counts"] = patterns.rows(rows)
+    return arrays
+
+
+def read_base(path: str | Path, most: int | None = None) -> Base:
     """Read back a base that `write_base` wrote.
+
+    Parameters
+    ----------
+    path : path
+    most : int, optional
+        Of a base with counts only so many positions, spread evenly, with theirs.
 
     Raises
     ------
     FormatError
         If it is another kind of file, or an array has another type or shape.
     """
-    arrays = load_arrays(path)
+    arrays = load_arrays(path) if most is None else _some_of(path, most)
     metadata = read_metadata(path, arrays["_metadata"]) if "_metadata" in arrays else {}
     if metadata.get("kind") != "base":
         raise FormatError(path, "_metadata", f"{metadata.get('kind')!r} as kind", "a base written by this package")

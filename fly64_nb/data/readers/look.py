@@ -73,7 +73,7 @@ def _look(path: Path, readers: tuple[str | Path, ...], options: ReadOptions, mos
     name, contents = "", None
     try:
         name = choose_reader(path, readers).item.name
-        name, contents = read_contents(path, readers, options)
+        name, contents = read_contents(path, readers, options, most)
         read = made_of(path, name, contents, options, most)
         read = judged_briefly(read)[0] if isinstance(read, MeasuredScan) else read
         return Look(path, kind, name, contents, read)

@@ -76,8 +76,8 @@ def find_patterns(path: Path, keys: Collection[str], n: int, window: int | None)
     return npz_patterns(path, key, axes), [note] if note else []
 
 
-def read_npz(path: Path) -> Base | FileContents:
-    """Base of an NPZ that this package wrote; what any other one holds.
+def read_npz(path: Path, most: int | None = None) -> Base | FileContents:
+    """Base of an NPZ that this package wrote, with so many of its patterns at most; what any other one holds.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def read_npz(path: Path) -> Base | FileContents:
     """
     metadata = package_metadata(path)
     if metadata is not None and metadata.get("kind") == "base":
-        return read_base(path)
+        return read_base(path, most)
     keys = set(array_headers(path)) - ({"diffraction"} if metadata is not None else set())
     positions = find_positions(path, keys)
     wanted = [key for what in ("probe", "object", "pixel_size") if (key := find_key(keys, what)) is not None]

@@ -284,9 +284,11 @@ def _with_pixel(read: Base | MeasuredScan) -> Base | MeasuredScan:
 
 
 def read_contents(
-    path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID
+    path: str | Path, readers: Iterable[str | Path] = (), options: ReadOptions = NOTHING_SAID, most: int | None = None
 ) -> tuple[str, FileContents | Base | MeasuredScan]:
     """Name of the reader that takes a file, and what it says of it; with the probe of another file, if one is named.
+
+    With `most`, a reader that can do so reads that many patterns only.
 
     Raises
     ------
@@ -294,8 +296,9 @@ def read_contents(
         Names the file, the key, what was found and what is needed.
     """
     reader = choose_reader(path, readers).item
-    links = options.follow_links and "follow_links" in inspect.signature(reader.read).parameters
-    read = reader.read(Path(path), **({"follow_links": True} if links else {}))
+    asked = {"follow_links": options.follow_links or None, "most": most}
+    takes = inspect.signature(reader.read).parameters
+    read = reader.read(Path(path), **{name: v for name, v in asked.items() if v is not None and name in takes})
     if options.experiment and isinstance(read, (FileContents, Base, MeasuredScan)):
         read = replace(read, experiment=told_over(read.experiment, parse_experiment(options.experiment)))
     if not isinstance(read, FileContents):
