@@ -31,11 +31,11 @@ __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 
            'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY',
            'IMPERFECTION', 'tell', 'option', 'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed',
            'request_from', 'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan',
-           'tell_answer', 'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'convert',
-           'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs',
-           'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train',
-           'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs',
-           'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
+           'tell_answer', 'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'list_axes',
+           'convert', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values',
+           'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap',
+           'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status',
+           'logs', 'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
            'advice_rows', 'advice_tables', 'lost_table', 'tell_lost', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
@@ -523,6 +523,25 @@ def inspect_file(file: AnyFile, **options: Any) -> None:
             tell(line)
         if seen.refusal:
             raise typer.Exit(2)
+
+# %% ../nbs/cli.ipynb #e3464a0f
+@app.command("axes")
+def list_axes() -> None:
+    """What a study can vary besides dose and overlap (--vary), and sets of imperfections by name (--beamline)."""
+    from fly64_nb.axes.axis import find_axes
+    from fly64_nb.beamlines.beamline import find_beamlines
+
+    with refusals():
+        for name, (axis, _) in find_axes().items():
+            choices = f"; {', '.join(axis.names.values())}" if axis.names else ""
+            remedy = f"; remedy: {axis.remedy}" if axis.remedy else ""
+            unit = f" ({axis.unit})" if axis.unit else ""
+            what = f"{axis.label}{unit}, acts on the {axis.acts_on}, neutral {axis.neutral:g}"
+            tell(f"{name + ':':24}{what}{choices}{remedy}")
+        tell("")
+        for name, (beamline, _) in find_beamlines().items():
+            values = ", ".join(f"{axis}={value:g}" for axis, value in beamline.values.items())
+            tell(f"{name}: {beamline.title}: {values}")
 
 # %% ../nbs/cli.ipynb #9e713caf
 TO = option("--to", str, "", "Format to write: ptychodus, pty-chi, cxi, npz or ptyd; by OUT's suffix if not given.")

@@ -133,7 +133,7 @@ class Sources:
     methods : tuple of str
         Which methods are compared; with a remedy or without one as ML+positions or ML-mask.
     beamlines : tuple of str
-        Sets of imperfections by name: each imperfection alone, and all of them together (fly64 beamlines).
+        Sets of imperfections by name: each imperfection alone, and all of them together (`fly64 axes` lists them).
     method_files, axis_files, reader_files : tuple of str
         Notebooks or modules with methods, axes and readers of your own. All paths are relative to this file.
     probe : str
