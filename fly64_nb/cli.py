@@ -1175,10 +1175,11 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> N
     if lost.rows.empty:
         raise ValueError(f"{study}: found no comparison of {name!r} in the {split} split; `fly64 run` makes it")
     for view in lost.views:
-        title = f"Dose lost: times the photons of an ideal experiment, {view} view, {split} split"
+        title = f"Dose lost, {view} view, {split} split"
         console.print(lost_table(lost.rows[lost.rows["view"] == view], title))
     seeds = lost.rows["seeds"].max()
     noise = f"in brackets what {seeds} draws leave open" if seeds > 1 else "one seed: no uncertainty"
+    tell("dose lost: times the photons that an ideal experiment needs for the same phase error")
     tell(f"columns: photons per exposure; > and <: bounds, nothing is extrapolated; {noise}")
     for method in lost.methods(lost.views[0]):
         tell(f"{method}, {lost.views[0]} view:")

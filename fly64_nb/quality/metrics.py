@@ -10,7 +10,6 @@ from importlib.util import find_spec
 
 import numpy as np
 from scipy import fft
-from scipy.signal.windows import tukey
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 # %% auto #0
@@ -139,6 +138,8 @@ def contrast_kept(truth: np.ndarray, image: np.ndarray) -> float:
 # %% ../../nbs/quality/metrics.ipynb #7ab5aac8
 def _tukey_window(shape: tuple[int, int]) -> np.ndarray:
     """Window that takes the edges of a field to zero, so that they do not correlate."""
+    from scipy.signal.windows import tukey  # takes a second, which no command without it should wait
+
     return np.outer(*(tukey(n, 0.25) for n in shape))
 
 
