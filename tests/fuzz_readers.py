@@ -113,6 +113,14 @@ def nonsense(read: Any) -> str:
 # One case
 
 
+def remember_what_stays() -> None:
+    """Ask for readers and for the probe's file once: for a process that does nothing else."""
+    from fly64_nb.data.readers import reader
+
+    for name in ("find_readers", "read_probe"):
+        setattr(reader, name, lru_cache(getattr(reader, name)))
+
+
 class Reading:
     """What a worker needs to make and read its cases."""
 
@@ -120,10 +128,6 @@ class Reading:
         from fly64_nb.data.readers import reader
         from fly64_nb.data.readers.understand import ReadOptions
 
-        # neither the readers that there are nor the file of the probe change meanwhile, and asking takes long
-        for name in ("find_readers", "read_probe"):
-            if not hasattr(getattr(reader, name), "cache_info"):
-                setattr(reader, name, lru_cache(getattr(reader, name)))
         self.folder, self.read, self.scan = folder, reader.read_base_file, small_scan()
         self.valid: dict[str, tuple[Path, str]] = {}
         self.seen: set[bytes] = set()
@@ -201,6 +205,7 @@ def work(pipe: Connection, names: list[str], seed: int, first: int, step: int, m
     place = memory_disk if os.access(memory_disk, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fly64-fuzz-", dir=place) as folder:
         os.environ["TMPDIR"] = tempfile.tempdir = folder
+        remember_what_stays()
         reading = Reading(Path(folder))
         for name in names:  # so that all is imported before memory is limited
             reading.run(Case(name, seed, 0))
