@@ -228,13 +228,15 @@ def make_datasets(
         **({"counted_share": float(counts.sum((1, 2), dtype=np.float64).mean() / m.photons)}
            if axes or m.mask is not None else {}),
     }  # fmt: skip
-    return {name: _part(base, m, counts, getattr(split, name), {**metadata, "split": name}) for name in splits}
+    modes = scale_probe(m.object, m.modes, m.y, m.x, (m.window / 2) ** 2)
+    return {name: _part(base, m, modes, counts, getattr(split, name), {**metadata, "split": name}) for name in splits}
 
 # %% ../nbs/02_datasets.ipynb #faec5806
-def _part(base: Base, m: Measurement, counts: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]) -> Dataset:
-    """Dataset of some rows of a measurement."""
-    y, x, power = m.y[rows], m.x[rows], (m.window / 2) ** 2
-    modes = scale_probe(m.object, m.modes, m.y, m.x, power)
+def _part(
+    base: Base, m: Measurement, modes: np.ndarray, counts: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]
+) -> Dataset:
+    """Dataset of some rows of a measurement; `modes` are its own, scaled to the dataset's units."""
+    y, x = m.y[rows], m.x[rows]
     probe = modes[0] if len(modes) == 1 else _scaled(modes[0], modes)
     several = None if len(modes) == 1 else modes
     told = base.modes if base.modes is not None else base.probe[None]

@@ -6,32 +6,21 @@
 from __future__ import annotations
 
 from .beamline import Beamline
+from .integrating_detector import INTEGRATING_DETECTOR
 
 # %% auto #0
 __all__ = ['SOFT_XRAY_CCD']
 
 # %% ../../nbs/beamlines/soft_xray_ccd.ipynb #f9932d09
+_OF_THE_DETECTOR = ("readout_noise", "quantum_efficiency", "point_spread", "saturation")
 _VALUES = {
-    "readout_noise": 0.15,
-    "quantum_efficiency": 0.8,
-    "point_spread": 0.4,
-    "saturation": 0.1,
+    **{name: INTEGRATING_DETECTOR.values[name] for name in _OF_THE_DETECTOR},
     "beamstop": 3.0,
     "background": 0.05,
     "position_error": 1.0,
 }
 _SOURCES = {
-    "readout_noise": "some 30 electrons rms of a CCD that is read in milliseconds, of 190 electrons a "
-    "photon of 700 eV at 3.65 eV a pair: an estimate of ours, after fast CCDs for "
-    "direct detection (Denes et al. 2009, doi 10.1063/1.3187222); slow ones and "
-    "scientific CMOS read with a few electrons (Desjardin et al. 2020, doi "
-    "10.1107/S160057752001262X)",
-    "quantum_efficiency": "back-illuminated sensors count most of the photons of 700 eV, less what a dead "
-    "layer and a light-tight film take: an estimate of ours",
-    "point_spread": "charge of a photon spreads over neighbours; 0.4 px rms is an estimate of ours. A"
-    " method to find it: Loetgering et al. 2018, doi 10.1117/1.OE.57.8.084106",
-    "saturation": "a full well of 1e5 electrons or so is some 500 photons of 700 eV; that it cuts a"
-    " tenth of the brightest pixel beside a beamstop is an estimate of ours",
+    **{name: INTEGRATING_DETECTOR.sources[name] for name in _OF_THE_DETECTOR},
     "beamstop": "a disc that keeps the direct light of a zone plate from the sensor; its radius "
     "of 3 px in a window of 64 is an estimate of ours",
     "background": "stray light and an offset that is not quite subtracted: an estimate of ours",
