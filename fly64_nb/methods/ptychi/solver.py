@@ -279,18 +279,14 @@ def open_task(options, engine: str, damping: float | None, **data: np.ndarray) -
 
     from fly64_nb.methods.ptychi.fast_lsqml import FastLSQMLTask, reason_for_stock
 
-    reason = (
-        "asked for"
-        if engine == "stock"
-        else reason_for_stock(
-            options, data["object_data"].shape, data["probe_data"].shape, data.get("valid_pixel_mask") is not None
-        )
-    )
-    if reason and engine == "fast":
-        raise ValueError(f"LsqmlSettings: engine = 'fast' does not apply: {reason}")
+    shapes = data["object_data"].shape, data["probe_data"].shape
+    masked = data.get("valid_pixel_mask") is not None
     with warnings.catch_warnings():
         # pty-chi 2.2 converts a parameter to a plain number, which newer versions of torch remark upon
         warnings.filterwarnings("ignore", "Converting a tensor with requires_grad", UserWarning)
+        reason = "asked for" if engine == "stock" else reason_for_stock(options, *shapes, masked)
+        if reason and engine == "fast":
+            raise ValueError(f"LsqmlSettings: engine = 'fast' does not apply: {reason}")
         with (PtychographyTask if reason else FastLSQMLTask)(options, **data) as task:
             task.engine = f"stock: {reason}" if reason else "fast"
             if damping is not None:
