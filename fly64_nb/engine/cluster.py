@@ -213,6 +213,8 @@ def local_cluster(workers: int, gpus: Sequence[str] = (), jobs_per_gpu: int = 1)
     quiet = {
         "logging": {"distributed": "critical", "bokeh": "critical", "tornado": "critical"},
         "distributed.worker.daemon": True,
+        # a worker that needs longer than this to start again is given up by Dask, and the run waits for ever
+        "distributed.deploy.lost-worker-timeout": "1 day",
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     spec = _workers(workers, gpus, jobs_per_gpu)
