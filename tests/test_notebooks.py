@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from conftest import REPOSITORY
+from warm_notebooks import ONE_THREAD, WarmNotebooks
 
 NOTEBOOKS = sorted(
     p.relative_to(REPOSITORY / "nbs").as_posix()
@@ -29,10 +31,6 @@ MODULES = sorted(
     if p.name not in ("__init__.py", "_modidx.py")
 )
 LONGEST_CELL = 50  # lines
-# several notebooks run side by side, and each would take all cores
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"
-)
 
 
 def run(name: str, *arguments: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess:
@@ -66,10 +64,25 @@ def repository(tmp_path) -> Path:
     return Path(shutil.copytree(REPOSITORY, tmp_path / "copy", ignore=unneeded, symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def notebooks() -> Iterator[WarmNotebooks]:
+    """A process with the libraries imported, whose children run notebooks."""
+    with WarmNotebooks() as warm:
+        yield warm
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_runs(name):
+def test_notebook_runs(name, notebooks):
     """Its cells in order, as `nbdev_test` runs them: not those marked ``eval: false`` or with a flag of tst_flags."""
-    run("nbdev_test", "--path", f"nbs/{name}", "--n_workers", "0")
+    status, printed = notebooks.run(name)
+    assert status == 0, printed
+
+
+def test_a_notebook_that_fails_is_noticed(tmp_path, notebooks):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 + 1 == 3, 'wrong sum'")])
+    nbformat.write(notebook, tmp_path / "fails.ipynb")
+    status, printed = notebooks.run(os.path.relpath(tmp_path / "fails.ipynb", REPOSITORY / "nbs"))
+    assert status == 1 and "wrong sum" in printed
 
 
 def test_modules_and_readme_are_those_of_the_notebooks(repository):

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 from scipy.spatial import ConvexHull, Delaunay
-from skimage.registration import phase_cross_correlation
-from skimage.restoration import unwrap_phase
 
 from ..physics.optics import fourier_shift
 
@@ -165,6 +163,8 @@ def align(
         A registration beyond this many pixels along an axis is taken for a failure and no shift is applied: the frame
         is known to that much, and an image of noise correlates anywhere.
     """
+    from skimage.registration import phase_cross_correlation  # takes a second to import
+
     inner = (slice(margin, -margin),) * 2
     target, source = field.crop(truth), field.crop(image, image_origin, margin).astype(np.complex128)
     ramp, shift = np.array(phase_ramp(source[inner] * target.conj())), np.zeros(2)
@@ -195,5 +195,7 @@ def align(
 # %% ../../nbs/quality/alignment.ipynb #12ade03d
 def true_phase(truth: np.ndarray) -> np.ndarray:
     """Unwrapped phase of the truth in radians, with a mean within half a turn of zero."""
+    from skimage.restoration import unwrap_phase
+
     phase = unwrap_phase(np.angle(truth))
     return phase - 2 * np.pi * np.round(phase.mean() / (2 * np.pi))

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 
 import numpy as np
 from scipy import fft
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 # %% auto #0
 __all__ = ['MS_SSIM_WEIGHTS', 'ms_ssim_scales', 'ms_ssim', 'image_metrics', 'published_phase_metrics', 'contrast_kept',
@@ -74,6 +73,8 @@ def image_metrics(truth: np.ndarray, image: np.ndarray, sigma: float = 1.0) -> d
     sigma : float
         Width of the Gaussian window of SSIM and MS-SSIM in pixels.
     """
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # takes a second to import
+
     truth, image = np.asarray(truth, np.float64), np.asarray(image, np.float64)
     data_range = float(np.ptp(truth))
     if not data_range > 0:
@@ -101,6 +102,8 @@ def published_phase_metrics(truth: np.ndarray, image: np.ndarray, sigma: float =
     The phase in radians is divided by 2 pi and the data range taken as 1. That is lenient (an object with 1 rad of
     contrast uses a sixth of the range); the names say that it is not ours.
     """
+    from skimage.metrics import structural_similarity
+
     a, b = truth / (2 * np.pi), image / (2 * np.pi)
     return {
         "ms_ssim_published": ms_ssim(a, b, 1.0, sigma),
