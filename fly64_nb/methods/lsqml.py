@@ -15,7 +15,7 @@ import numpy as np
 from ..data.base import Base, MeasuredScan
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from .method import Method, OnEpoch, Remedy
+from .method import SWITCHES, Method, OnEpoch, Remedy
 from .ptychi.solver import LsqmlSettings, reconstruct
 from ..study.condition import seed_number
 
@@ -126,19 +126,7 @@ def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch)
     return Base(obj, probe, y, x, scan.pixel_size_m, scan.counts, source, scan.experiment, **about), found
 
 # %% ../../nbs/methods/lsqml.ipynb #5a6a4c8e
-def _switch(setting: str) -> Remedy:
-    """A remedy that is one setting."""
-    return Remedy({setting: True}, {setting: False})
-
-
-REMEDIES = {
-    "mask": _switch("use_mask"),
-    "background": _switch("use_background"),
-    "probe": _switch("update_probe"),
-    "positions": _switch("update_positions"),
-    "modes": Remedy({"modes": 3, "update_probe": True}, {"modes": 1}),
-    "fluctuation": _switch("update_intensities"),
-}
+REMEDIES = {**SWITCHES, "modes": Remedy({"modes": 3, "update_probe": True}, {"modes": 1})}
 
 LSQML = Method(
     name="LSQML",

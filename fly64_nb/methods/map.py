@@ -8,38 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from fly64_nb.methods.likelihood.common import (
-    REMEDIES,
-    LikelihoodSettings,
-    expose,
-    finished,
-    is_enough,
-    lit_pixels,
-    numpy_of,
-)
-from .likelihood.descent import State, descend
-from .likelihood.exposures import Exposures
-from .likelihood.refinement import refine
-from fly64_nb.methods.likelihood.spectra import (
-    channels,
-    count_noise,
-    cross_spectra,
-    light_mask,
-    mean_object,
-    parallel,
-    positive,
-    spectrum_prior,
-)
+from .likelihood.settings import REMEDIES, LikelihoodSettings
 from .method import Method, OnEpoch
+
+if TYPE_CHECKING:
+    from fly64_nb.methods.likelihood.descent import State
+    from fly64_nb.methods.likelihood.exposures import Exposures
 
 # %% auto #0
 __all__ = ['MAP', 'MapSettings', 'most_probable', 'reconstruct_around', 'reconstruct']
@@ -79,11 +61,15 @@ def _relative(image: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
 
 def _scaled(mean: np.ndarray | None, image: np.ndarray, mask: np.ndarray) -> complex | np.ndarray:
     """The mean object with the factor, amplitude and phase, that the image has."""
+    from fly64_nb.methods.likelihood.spectra import mean_object
+
     factor = mean_object(_relative(image, mean), mask)
     return factor if mean is None else factor * mean
 
 
 def _measured(image: np.ndarray, mask: np.ndarray, settings: MapSettings) -> np.ndarray:
+    from fly64_nb.methods.likelihood.spectra import channels, cross_spectra
+
     both = channels(image, mask)
     return cross_spectra(both, both, settings.smoothing)
 
@@ -99,6 +85,12 @@ def most_probable(exposures: Exposures, settings: MapSettings, mean: np.ndarray 
         What the object is believed to be, up to a factor, from the second round on; a constant by default. The spectra
         are then those of its error.
     """
+    import torch
+
+    from fly64_nb.methods.likelihood.common import is_enough, lit_pixels, numpy_of
+    from fly64_nb.methods.likelihood.descent import descend
+    from fly64_nb.methods.likelihood.spectra import count_noise, light_mask, parallel, positive, spectrum_prior
+
     light = exposures.light().cpu().numpy()
     mask = light_mask(light)
     noise = count_noise(light, mask, exposures.probe[0].cpu().numpy())
@@ -132,6 +124,8 @@ def reconstruct_around(
     started: float,
 ) -> Reconstruction:
     """Most probable object of exposures around a mean object (h, w), or a constant; `started` is a ``perf_counter``."""
+    from fly64_nb.methods.likelihood.common import finished, numpy_of
+
     losses = []
     for state in most_probable(exposures, settings, mean):
         losses.append(state.misfit)
@@ -144,6 +138,9 @@ def reconstruct_around(
 
 def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
     """Most probable object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
+    from fly64_nb.methods.likelihood.common import expose
+    from fly64_nb.methods.likelihood.refinement import refine
+
     started = time.perf_counter()
     exposures = expose(data, data.counts(), settings)
     refine(exposures, settings)

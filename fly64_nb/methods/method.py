@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from fly64_nb.data.base import Base, MeasuredScan
 
 # %% auto #0
-__all__ = ['OnEpoch', 'DEFAULT_METHODS', 'GROUP', 'Trained', 'Remedy', 'Method', 'make_settings', 'seeded', 'settings_of',
-           'choose_method', 'variant_words', 'variant_settings', 'split_variant', 'find_methods', 'methods_of',
-           'methods_on', 'load_method', 'with_methods']
+__all__ = ['OnEpoch', 'SWITCHES', 'DEFAULT_METHODS', 'GROUP', 'Trained', 'Remedy', 'Method', 'make_settings', 'seeded',
+           'settings_of', 'choose_method', 'variant_words', 'variant_settings', 'split_variant', 'find_methods',
+           'methods_of', 'methods_on', 'load_method', 'with_methods']
 
 # %% ../../nbs/methods/method.ipynb #1b9d1698
 OnEpoch = Callable[..., None]  # (epoch, epochs, **values): the job's progress
@@ -71,6 +71,19 @@ class Remedy:
 
     on: Mapping[str, Any]
     off: Mapping[str, Any]
+
+
+# remedies that are one setting, which all methods that have it call by the same name
+SWITCHES = {
+    remedy: Remedy({setting: True}, {setting: False})
+    for remedy, setting in {
+        "mask": "use_mask",
+        "background": "use_background",
+        "probe": "update_probe",
+        "positions": "update_positions",
+        "fluctuation": "update_intensities",
+    }.items()
+}
 
 # %% ../../nbs/methods/method.ipynb #4543af8b
 @dataclass(frozen=True)

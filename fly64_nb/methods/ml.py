@@ -15,17 +15,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from .likelihood.brightness import find_brightness
-from fly64_nb.methods.likelihood.common import (
-    REMEDIES,
-    LikelihoodSettings,
-    expose,
-    finished,
-    is_enough,
-    lit_pixels,
-    numpy_of,
-)
-from .likelihood.refinement import refining
+from .likelihood.settings import REMEDIES, LikelihoodSettings
 from .method import Method, OnEpoch
 
 # %% auto #0
@@ -50,6 +40,10 @@ class MlSettings(LikelihoodSettings):
 # %% ../../nbs/methods/ml.ipynb #04a42bac
 def reconstruct(data: Dataset, settings: MlSettings, model: Path | None, on_epoch: OnEpoch) -> Reconstruction:
     """Most likely object of a dataset, at the positions and with the probe that it is told; `model` is not used."""
+    from fly64_nb.methods.likelihood.brightness import find_brightness
+    from fly64_nb.methods.likelihood.common import expose, finished, is_enough, lit_pixels, numpy_of
+    from fly64_nb.methods.likelihood.refinement import refining
+
     started = time.perf_counter()
     exposures = expose(data, data.counts(), settings)
     if settings.update_intensities:

@@ -13,8 +13,6 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction, read_reconstruction
-from .likelihood.common import expose
-from .likelihood.spectra import channels, light_mask, mean_object
 from .map import MAP, MapSettings, reconstruct_around
 from .method import Method, OnEpoch
 from .windows import on_canvas
@@ -38,6 +36,8 @@ def mean_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     ValueError
         If nothing of the image lies in the lit field.
     """
+    from fly64_nb.methods.likelihood.spectra import channels, mean_object
+
     known = mask * (np.abs(image) > 0)
     if not known.any():
         raise ValueError("mean_of: the image and the scan have no lit pixel in common; needed is an image of this scan")
@@ -53,6 +53,9 @@ def reconstruct(data: Dataset, settings: MapSettings, model: Path | None, on_epo
     ValueError
         If there is none, or it is not of this scan.
     """
+    from fly64_nb.methods.likelihood.common import expose
+    from fly64_nb.methods.likelihood.spectra import light_mask
+
     if model is None:
         raise ValueError("PINN+MAP: found no image to begin with; needed is the file of PINN's reconstruction")
     started = time.perf_counter()

@@ -16,18 +16,7 @@ from scipy import fft
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from fly64_nb.methods.likelihood.common import (
-    REMEDIES,
-    LikelihoodSettings,
-    expose,
-    finished,
-    is_enough,
-    lit_pixels,
-    numpy_of,
-)
-from .likelihood.descent import descend
-from .likelihood.refinement import refine, take_refined
-from .likelihood.spectra import channels, cross_spectra, light_mask, mean_object, positive
+from .likelihood.settings import REMEDIES, LikelihoodSettings
 from .method import Method, OnEpoch
 from ..physics.photons import deal_photons
 
@@ -68,6 +57,8 @@ def wiener_filter(
         `light_mask`.
     smoothing : float
     """
+    from fly64_nb.methods.likelihood.spectra import channels, cross_spectra, mean_object, positive
+
     a, b = (channels(half, mask) for half in halves)
     signal, noise = positive(cross_spectra(a, b, smoothing)), cross_spectra(a - b, a - b, smoothing) / 4
     tiny = 1e-9 * np.trace(signal + noise, axis1=-2, axis2=-1).max() * np.eye(2)
@@ -85,6 +76,11 @@ def reconstruct(data: Dataset, settings: WienerSettings, model: Path | None, on_
     ValueError
         If counts are not whole: photons can't be dealt then.
     """
+    from fly64_nb.methods.likelihood.common import expose, finished, is_enough, lit_pixels, numpy_of
+    from fly64_nb.methods.likelihood.descent import descend
+    from fly64_nb.methods.likelihood.refinement import refine, take_refined
+    from fly64_nb.methods.likelihood.spectra import light_mask
+
     started, counts = time.perf_counter(), data.counts()
     dealt = deal_photons(counts, 0.5, np.random.default_rng(settings.seed))
     scans = [expose(data, part, settings) for part in (counts, *(half.astype(np.float32) for half in dealt))]

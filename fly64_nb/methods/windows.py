@@ -5,8 +5,12 @@
 # %% ../../nbs/methods/windows.ipynb #2408f12c
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 # %% auto #0
 __all__ = ['shift_ramps', 'cut_windows', 'add_windows', 'on_canvas']
@@ -26,6 +30,8 @@ def shift_ramps(shifts: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Ten
     -------
     (n, h, 1) and (n, 1, w) complex tensors
     """
+    import torch
+
     ramp_y, ramp_x = (
         torch.exp(-2j * torch.pi * torch.fft.fftfreq(size, device=shifts.device, dtype=shifts.dtype) * shift[:, None])
         for size, shift in zip(shape, shifts.T)
@@ -35,6 +41,8 @@ def shift_ramps(shifts: torch.Tensor, shape: tuple[int, int]) -> tuple[torch.Ten
 # %% ../../nbs/methods/windows.ipynb #b345d3af
 def _window_index(starts: torch.Tensor, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows (n, h, 1) and columns (n, 1, w) of every window."""
+    import torch
+
     h, w = patches.shape[-2:]
     starts = starts.to(patches.device)
     return (

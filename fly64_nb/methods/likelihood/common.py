@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ...data.dataset import Dataset
 from ...data.reconstruction import Reconstruction
@@ -20,52 +18,13 @@ from ..device import device_in_words
 from .exposures import Exposures
 from .positions import rms_correction
 from .probe import orthogonal_modes, with_modes
-from ..method import Remedy
+from .settings import LikelihoodSettings
 
 # %% auto #0
-__all__ = ['REMEDIES', 'LikelihoodSettings', 'chosen_device', 'expose', 'lit_pixels', 'is_enough', 'finished', 'numpy_of',
-           'trial_dataset', 'trial_phases', 'trial_error']
+__all__ = ['chosen_device', 'expose', 'lit_pixels', 'is_enough', 'finished', 'numpy_of', 'trial_dataset', 'trial_phases',
+           'trial_error']
 
 # %% ../../../nbs/methods/likelihood/common.ipynb #b8748e3d
-@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class LikelihoodSettings:
-    """What every likelihood method is run with.
-
-    Attributes
-    ----------
-    floor : float
-        Photons added to counts and expectation alike, see [exposures](exposures.ipynb). Noise-free data are described
-        to 0.001 rad with the default.
-    use_mask, use_background : bool
-        Leave pixels out that do not count; expect the background that was measured. Or take the counts as they are.
-    update_probe : bool
-        Refine the probe together with the object ([probe](probe.ipynb)), or keep it as given.
-    modes : int
-        Mutually incoherent modes of the probe; with more than it was told, all are refined.
-    update_positions : bool
-        Refine the positions together with the object ([positions](positions.ipynb)), or keep them as told.
-    farthest : float
-        Longest distance in px of a refined position from where it was told to be.
-    update_intensities : bool
-        Find the light of each exposure ([brightness](brightness.ipynb)), or take all as equally bright.
-    threads : int
-        CPU threads of torch.
-    device : str
-        ``"cpu"``, or ``"gpu"`` (``"auto"`` takes a GPU when there is one).
-    """
-
-    floor: Annotated[float, Field(gt=0)] = 1e-3
-    use_mask: bool = True
-    use_background: bool = True
-    update_probe: bool = False
-    modes: Annotated[int, Field(ge=1, le=20)] = 1
-    update_positions: bool = False
-    farthest: Annotated[float, Field(gt=0)] = 8.0
-    update_intensities: bool = False
-    threads: Annotated[int, Field(ge=1)] = 1
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-
-
 def chosen_device(settings: LikelihoodSettings) -> str:
     """Name of torch's device for the settings; sets the threads as well."""
     torch.set_num_threads(settings.threads)
@@ -96,16 +55,6 @@ def expose(data: Dataset, counts: np.ndarray, settings: LikelihoodSettings) -> E
         background=0.0 if background is None else share * background, device=chosen_device(settings),
         photons=None if mask is None and background is None else share * data.dose,
     )  # fmt: skip
-
-# %% ../../../nbs/methods/likelihood/common.ipynb #7d3767c1
-REMEDIES = {
-    "mask": Remedy(on={"use_mask": True}, off={"use_mask": False}),
-    "background": Remedy(on={"use_background": True}, off={"use_background": False}),
-    "probe": Remedy(on={"update_probe": True}, off={"update_probe": False}),
-    "positions": Remedy(on={"update_positions": True}, off={"update_positions": False}),
-    "modes": Remedy(on={"modes": 4}, off={"modes": 1}),
-    "fluctuation": Remedy(on={"update_intensities": True}, off={"update_intensities": False}),
-}
 
 # %% ../../../nbs/methods/likelihood/common.ipynb #f413e188
 def lit_pixels(exposures: Exposures) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from .brightness import find_brightness
-from .common import LikelihoodSettings
+from .settings import LikelihoodSettings
 from .descent import State, descend
 from .exposures import Exposures
 from .positions import descend_with_positions

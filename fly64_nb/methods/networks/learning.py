@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from ...data.dataset import Dataset
 from ...data.files import array_digest
 from ...data.reconstruction import Reconstruction
-from ..method import OnEpoch, Remedy, Trained
+from ..method import OnEpoch, SWITCHES, Trained
 from ...physics.photons import amplitude_to_counts, counts_to_amplitude, deal_photons
 from ...physics.scan import form_groups
 from ...physics.stitching import stitch_patches
@@ -85,10 +85,7 @@ def profile_settings(times: int = 1) -> dict[str, dict[str, Any]]:
     }
 
 
-REMEDIES = {
-    "mask": Remedy(on={"use_mask": True}, off={"use_mask": False}),
-    "background": Remedy(on={"use_background": True}, off={"use_background": False}),
-}
+REMEDIES = {name: SWITCHES[name] for name in ("mask", "background")}
 
 
 def best_precision() -> Literal["float32", "mixed_bfloat16"]:
