@@ -9,27 +9,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
-from .likelihood.common import REMEDIES, LikelihoodSettings, expose, numpy_of
-from .likelihood.descent import descend
-from .likelihood.exposures import Exposures
-from .likelihood.refinement import refine
-from .likelihood.spectra import light_mask
+from .likelihood.settings import REMEDIES, LikelihoodSettings
 from .method import Method, OnEpoch, find_methods, make_settings, settings_of
 from .windows import on_canvas
 from ..physics.photons import counts_to_amplitude, deal_photons
 
+if TYPE_CHECKING:
+    from fly64_nb.methods.likelihood.exposures import Exposures
+
 # %% auto #0
-__all__ = ['AUTO', 'AutoSettings', 'levelled', 'by_block', 'distances', 'Choice', 'choose', 'candidates_of', 'judged',
-           'reconstruct']
+__all__ = ['AUTO', 'AutoSettings', 'levelled', 'by_block', 'distances', 'Choice', 'choose', 'candidates_of', 'half_dataset',
+           'judged', 'reconstruct']
 
 # %% ../../nbs/methods/auto.ipynb #b7e614cb
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -85,6 +83,12 @@ def distances(judge: Exposures, images: Mapping[str, np.ndarray], steps: int) ->
         On the judge's canvas.
     steps : int
     """
+    import torch
+
+    from fly64_nb.methods.likelihood.common import numpy_of
+    from fly64_nb.methods.likelihood.descent import descend
+    from fly64_nb.methods.likelihood.spectra import light_mask
+
     lit = light_mask(judge.light().cpu().numpy()) > 0.95
     first, ends, own = next(iter(images.values())), [], {}
     for name, image in images.items():
@@ -159,8 +163,8 @@ def _settings_for(method: Method, settings: AutoSettings) -> Any:
     return make_settings(method, {**own, **asked})
 
 
-def _of_half(data: Dataset, counts: np.ndarray) -> Dataset:
-    """A dataset with half of its photons."""
+def half_dataset(data: Dataset, counts: np.ndarray) -> Dataset:
+    """A dataset with half of its photons, whose counts (n, N, N) are given; dose and background are told as halves."""
     dose = data.dose / 2
     metadata = {**data.metadata, "nphotons": dose}
     background = None if data.known_background is None else data.known_background / 2
@@ -176,11 +180,16 @@ def judged(data: Dataset, methods: Sequence[Method], settings: AutoSettings, on_
     ValueError
         If counts are not whole: photons can't be dealt then.
     """
+    from fly64_nb.methods.likelihood.common import expose
+    from fly64_nb.methods.likelihood.refinement import refine
+
     half, other = deal_photons(data.counts(), 0.5, np.random.default_rng(settings.seed))
     judge, images = expose(data, other.astype(np.float32), settings), {}
     refine(judge, settings)
     for number, method in enumerate(methods, 1):
-        found = method.reconstruct(_of_half(data, half), _settings_for(method, settings), None, lambda *_, **__: None)
+        found = method.reconstruct(
+            half_dataset(data, half), _settings_for(method, settings), None, lambda *_, **__: None
+        )
         top, left = (o - c for o, c in zip(found.origin, judge.origin))
         image = on_canvas(found.object, (top, left), judge.shape)
         images[method.name] = np.where(np.abs(image) > 0, image, 1).astype(np.complex64)
