@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 import subprocess
@@ -12,6 +14,8 @@ from pathlib import Path
 import filelock
 import pytest
 
+from warm import Warm
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAR = REPOSITORY.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
 # the order of the package's user; tests of the others add them to a copy
@@ -20,15 +24,25 @@ ONE_DOSE = ("--profile", "tiny", "--doses", "1e4", "--methods", "PINN,Supervised
 SPREAD = ("test_commands", "test_faults", "test_growth", "test_layers", "test_notebooks", "test_study")
 
 
-def fly64(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess:
-    """The command line as a user would run it."""
-    program = Path(sys.executable).with_name("fly64")
+@functools.cache
+def warm() -> Warm:
+    """The process of this test worker whose children run notebooks and commands."""
+    started = Warm()
+    atexit.register(started.close)
+    return started
+
+
+def fly64(*arguments: str | Path, check: bool = True, cold: bool = False) -> subprocess.CompletedProcess:
+    """The command line as a user would run it; `cold` is the installed program itself, which has to import all."""
     environment = {"FLY64_QUARTO": "", **os.environ, "COLUMNS": "200"}  # with Quarto every run would render for minutes
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
-    )
+    texts = list(map(str, arguments))
+    if cold:
+        program = [Path(sys.executable).with_name("fly64"), *texts]
+        done = subprocess.run(program, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+    else:
+        done = warm().run("command", *texts, environment=environment)
     if check and done.returncode:
-        command = " ".join(map(str, arguments))
+        command = " ".join(texts)
         raise AssertionError(f"fly64 {command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
 
@@ -55,7 +69,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, lock = once_for_all(tmp_path_factory, "study")
     with lock:
         if not (folder / "output.txt").is_file():
-            done = fly64("run", folder / "tiny", *ONE_DOSE)
+            done = fly64("run", folder / "tiny", *ONE_DOSE, cold=True)
             (folder / "output.txt").write_text(done.stdout)
     return folder / "tiny"
 

@@ -10,14 +10,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from conftest import REPOSITORY
-from warm_notebooks import ONE_THREAD, WarmNotebooks
+from conftest import REPOSITORY, warm
+from warm import ONE_THREAD
 
 NOTEBOOKS = sorted(
     p.relative_to(REPOSITORY / "nbs").as_posix()
@@ -64,25 +63,19 @@ def repository(tmp_path) -> Path:
     return Path(shutil.copytree(REPOSITORY, tmp_path / "copy", ignore=unneeded, symlinks=True))
 
 
-@pytest.fixture(scope="session")
-def notebooks() -> Iterator[WarmNotebooks]:
-    """A process with the libraries imported, whose children run notebooks."""
-    with WarmNotebooks() as warm:
-        yield warm
-
-
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebook_runs(name, notebooks):
+def test_notebook_runs(name):
     """Its cells in order, as `nbdev_test` runs them: not those marked ``eval: false`` or with a flag of tst_flags."""
-    status, printed = notebooks.run(name)
-    assert status == 0, printed
+    done = warm().run("notebook", name, environment={**os.environ, **ONE_THREAD})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_notebook_that_fails_is_noticed(tmp_path, notebooks):
+def test_a_notebook_that_fails_is_noticed(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 + 1 == 3, 'wrong sum'")])
     nbformat.write(notebook, tmp_path / "fails.ipynb")
-    status, printed = notebooks.run(os.path.relpath(tmp_path / "fails.ipynb", REPOSITORY / "nbs"))
-    assert status == 1 and "wrong sum" in printed
+    name = os.path.relpath(tmp_path / "fails.ipynb", REPOSITORY / "nbs")
+    done = warm().run("notebook", name, environment={**os.environ})
+    assert done.returncode == 1 and "wrong sum" in done.stderr
 
 
 def test_modules_and_readme_are_those_of_the_notebooks(repository):
