@@ -11,7 +11,8 @@ import torch
 from fly64_nb.data.builtin import builtin_base, builtin_probe
 from fly64_nb.methods.likelihood.descent import Pull, descend
 from fly64_nb.methods.likelihood.exposures import Exposures
-from fly64_nb.methods.likelihood.probe import descend_with_probe, recover, with_modes
+from fly64_nb.methods.likelihood.probe import descend_with_probe, recover
+from fly64_nb.physics.modes import start_modes
 from fly64_nb.physics.optics import diffraction_intensity
 from fly64_nb.quality.alignment import align, common_field
 
@@ -94,7 +95,7 @@ def test_masked_pixels_say_nothing_of_the_probe(base):
 
 
 def test_a_second_mode_lowers_the_misfit_and_is_refined(base):
-    second = with_modes(base.probe, 2, share=0.15)
+    second = start_modes(base.probe, 2, share=0.15)
     counts = intensity(base, second)
     misfits = {}
     for modes in (1, 2):

@@ -10,7 +10,8 @@ import numpy as np
 from case import Case
 from cases.lsqml import KINDS, Scan, scan
 
-from fly64_nb.methods.ptychi.solver import _with_weights, open_task, start_modes, task_options
+from fly64_nb.methods.ptychi.solver import _with_weights, open_task, task_options
+from fly64_nb.physics.modes import start_modes
 
 UNIT = "CPU-µs a pattern"
 REMEDIES = {

@@ -11,31 +11,10 @@ import numpy as np
 
 from .axis import Axis
 from ..physics.measurement import Measurement
+from ..physics.modes import orthogonal_modes
 
 # %% auto #0
-__all__ = ['SOURCE_BLUR', 'orthogonal_modes', 'blurred_modes', 'blur_source']
-
-# %% ../../nbs/axes/source_blur.ipynb #75a9fee2
-def orthogonal_modes(modes: np.ndarray, share: float = 0.999) -> np.ndarray:
-    """Orthogonal modes of the same light, strongest first: as few as hold a share of its power.
-
-    Parameters
-    ----------
-    modes : (K, N, N) complex array
-        Mutually incoherent, not orthogonal.
-    share : float
-        In (0, 1]. What is kept has the power of all of it.
-
-    Returns
-    -------
-    (K', N, N) complex64 array
-    """
-    rows = modes.reshape(len(modes), -1)
-    powers, mixing = np.linalg.eigh(rows @ rows.conj().T)
-    powers, mixing = powers[::-1].clip(0), mixing[:, ::-1]
-    kept = int(np.searchsorted(np.cumsum(powers), share * powers.sum() * (1 - 1e-12))) + 1
-    made = mixing[:, :kept].conj().T @ rows * np.sqrt(powers.sum() / powers[:kept].sum())
-    return made.reshape(kept, *modes.shape[1:]).astype(np.complex64)
+__all__ = ['SOURCE_BLUR', 'blurred_modes', 'blur_source']
 
 # %% ../../nbs/axes/source_blur.ipynb #59ce0d16
 def blurred_modes(modes: np.ndarray, blur: float, share: float = 0.999) -> np.ndarray:

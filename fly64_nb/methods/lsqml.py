@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,10 @@ def reconstruct_dataset(
     def report(epoch: int, loss: float) -> None:
         on_epoch(epoch, settings.epochs, loss=loss)
 
-    modes = data.known_modes if settings.modes > 1 else None
-    probe = data.known_probe if modes is None else modes
+    told = data.known_probe[None] if data.known_modes is None else data.known_modes
+    settings = replace(settings, modes=max(settings.modes, len(told)))
     return reconstruct(
-        data.counts(), data.known_y, data.known_x, probe, settings, report,
+        data.counts(), data.known_y, data.known_x, told, settings, report,
         mask=data.mask, background=data.known_background, photons=data.dose,
     )  # fmt: skip
 

@@ -17,8 +17,8 @@ from ...data.reconstruction import Reconstruction
 from ..device import device_in_words
 from .exposures import Exposures
 from .positions import rms_correction
-from .probe import orthogonal_modes, with_modes
 from .settings import LikelihoodSettings
+from ...physics.modes import orthogonal_modes, start_modes
 
 # %% auto #0
 __all__ = ['chosen_device', 'expose', 'lit_pixels', 'is_enough', 'finished', 'numpy_of', 'trial_dataset', 'trial_phases',
@@ -35,8 +35,7 @@ def chosen_device(settings: LikelihoodSettings) -> str:
 def _modes(data: Dataset, settings: LikelihoodSettings) -> np.ndarray:
     """Modes that a dataset's probe begins with, (M, N, N): those that are told, and as many more as are asked for."""
     told = data.known_probe[None] if data.known_modes is None else data.known_modes
-    more = with_modes(told[0], settings.modes)[len(told) :]
-    return np.concatenate([told, more]) if len(more) else told
+    return start_modes(told, max(settings.modes, len(told)))
 
 
 def expose(data: Dataset, counts: np.ndarray, settings: LikelihoodSettings) -> Exposures:

@@ -30,10 +30,10 @@ from fly64_nb.methods.likelihood.exposures import (
     slope,
 )
 from ..method import OnEpoch
+from ...physics.modes import orthogonal_modes, start_modes
 
 # %% auto #0
-__all__ = ['Pair', 'ProbeState', 'blocks_inner', 'Conjugate', 'let_through', 'gradients', 'descend_with_probe', 'with_modes',
-           'orthogonal_modes', 'recover']
+__all__ = ['Pair', 'ProbeState', 'blocks_inner', 'Conjugate', 'let_through', 'gradients', 'descend_with_probe', 'recover']
 
 # %% ../../../nbs/methods/likelihood/probe.ipynb #9cb878af
 Pair = tuple[torch.Tensor, torch.Tensor]  # by object and by probe: (h, w) and (M, N, N)
@@ -240,36 +240,6 @@ def descend_with_probe(
         yield state
     yield from _together(exposures, state, prior)
 
-# %% ../../../nbs/methods/likelihood/probe.ipynb #5d8ecf45
-def with_modes(probe: np.ndarray, modes: int, share: float = 0.01) -> np.ndarray:
-    """A probe and further modes to begin with: the probe times low polynomials across it, (modes, N, N) complex64.
-
-    Parameters
-    ----------
-    probe : (N, N) complex array
-    modes : int
-    share : float
-        Of the light of the first mode that each of the others has.
-    """
-    size, weight = probe.shape[-1], np.abs(probe) ** 2 / np.sum(np.abs(probe) ** 2)
-    y, x = np.mgrid[:size, :size].astype(float)
-    y, x = y - np.sum(weight * y), x - np.sum(weight * x)
-    order = 0
-    shapes: list[np.ndarray] = []
-    while len(shapes) < modes:
-        shapes += [probe * x ** (order - k) * y**k for k in range(order + 1)]
-        order += 1
-    shapes = [shape * np.linalg.norm(probe) / np.linalg.norm(shape) for shape in shapes[:modes]]
-    strength = np.full((modes, 1, 1), np.sqrt(share))
-    strength[0] = 1
-    return (np.stack(shapes) * strength).astype(np.complex64)
-
-
-def orthogonal_modes(probe: np.ndarray) -> np.ndarray:
-    """The same probe (M, N, N) in modes that are orthogonal to each other, the strongest first."""
-    _, strength, modes = np.linalg.svd(probe.reshape(len(probe), -1), full_matrices=False)
-    return (strength[:, None] * modes).reshape(probe.shape).astype(probe.dtype)
-
 # %% ../../../nbs/methods/likelihood/probe.ipynb #7c090cdf
 def recover(
     counts: np.ndarray, y: np.ndarray, x: np.ndarray, probe: np.ndarray, iterations: int = 60,
@@ -289,7 +259,7 @@ def recover(
     on_epoch : callable, optional
         Called with (iteration, iterations, loss=misfit) after each iteration.
     modes : int
-        Of the probe, see `with_modes`.
+        Of the probe, see `start_modes`.
     after : int
         Iterations before the probe is refined.
     device : str
@@ -302,7 +272,7 @@ def recover(
         All modes, orthogonal, the strongest first.
     """
     started, loss = time.perf_counter(), []
-    exposures = Exposures(counts, y, x, with_modes(probe, modes), device=device)
+    exposures = Exposures(counts, y, x, start_modes(probe, modes), device=device)
     for state in islice(descend_with_probe(exposures, after=after), iterations):
         loss.append(state.misfit)
         if on_epoch:

@@ -18,14 +18,15 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ...data.reconstruction import Reconstruction
 from ..device import device_in_words
+from ...physics.modes import start_modes
 from ...physics.optics import diffraction_intensity
 from ...physics.photons import deal_photons
 from ...physics.scan import canvas
 
 # %% auto #0
 __all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options', 'task_inputs',
-           'start_modes', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made',
-           'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
+           'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made', 'hold_out',
+           'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -201,38 +202,6 @@ def task_inputs(
         "probe_position_x_px": np.asarray(x, np.float32),
         "probe_position_y_px": np.asarray(y, np.float32),
     }
-
-# %% ../../../nbs/methods/ptychi/solver.ipynb #25863a80
-_SHARE = 0.02  # of the power, for a mode that is not told
-
-
-def start_modes(probe: np.ndarray, modes: int) -> np.ndarray:
-    """So many orthogonal modes to start from, strongest first, with the power of those that are told together.
-
-    Parameters
-    ----------
-    probe : (N, N) or (M, N, N) complex array
-        Modes that are told, orthogonal, strongest first.
-    modes : int
-
-    Returns
-    -------
-    (modes, N, N) complex128 array
-    """
-    told = np.asarray(probe, np.complex128).reshape(-1, *probe.shape[-2:])
-    power, kept = np.sum(np.abs(told) ** 2), list(told[:modes])
-    light = np.abs(told[0]) ** 2 / np.sum(np.abs(told[0]) ** 2)
-    gy, gx = np.mgrid[: light.shape[0], : light.shape[1]].astype(float)
-    (gy, gx) = (g - np.sum(g * light) for g in (gy, gx))
-    orders = sorted(((i, j) for i in range(modes) for j in range(modes)), key=lambda ij: (sum(ij), ij))[1:]
-    for i, j in orders[: modes - len(kept)]:
-        new = told[0] * gy**i * gx**j
-        for _ in range(2):  # once more: what rounding left
-            for mode in kept:
-                new = new - mode * (np.vdot(mode, new) / np.vdot(mode, mode))
-        kept.append(new * np.sqrt(_SHARE * power / np.sum(np.abs(new) ** 2)))
-    made = np.stack(kept)
-    return made * np.sqrt(power / np.sum(np.abs(made) ** 2))
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fb792d3f
 def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
