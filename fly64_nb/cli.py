@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING',
-           'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'QUALITY',
-           'IMPERFECTION', 'tell', 'option', 'takes', 'reading_from', 'filters', 'refusals', 'fail_if_failed',
-           'request_from', 'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table', 'show_plan',
-           'tell_answer', 'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file', 'list_axes',
-           'convert', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values',
-           'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap',
-           'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status',
-           'logs', 'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
-           'advice_rows', 'advice_tables', 'lost_table', 'tell_lost', 'advise']
+           'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'FILE_OR_STUDY',
+           'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'option', 'takes',
+           'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init', 'design',
+           'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results', 'runner_options',
+           'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown', 'tell_resolved',
+           'conditions_of', 'resolve', 'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena',
+           'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase',
+           'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of',
+           'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since',
+           'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'lost_table', 'tell_lost',
+           'plan_table', 'tell_plan', 'tell_costs', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -100,7 +102,7 @@ READING = (
         str,
         "",
         "What the base's file does not say of the experiment, or what that of the built-in base is:"
-        " energy_keV=8.2,distance_m=2,detector_um=75,exposure_s=0.1,photons_per_s=1e9.",
+        " energy_keV=8.2,distance_m=2,detector_um=75,exposure_s=0.1,photons_per_s=1e9,material=SiO2.",
     ),
     option(
         "--positions-unit",
@@ -565,6 +567,122 @@ def convert(file: AnyFile, out: Written, **options: Any) -> None:
         for word in words:
             tell(f"note: {word}")
 
+# %% ../nbs/cli.ipynb #be2cf6d8
+FILE_OR_STUDY = Annotated[
+    Path, typer.Argument(metavar="FILE|STUDY", help="A scan of any format with its counts, or a study root.")
+]
+RESOLVING = (
+    option("--method", str, "ML", "Method to ask, such as MAP or ML+probe; of a study one of its own, networks too."),
+    option("--deals", int, 2, "How often the photons are dealt in halves; each costs two reconstructions.", min=1),
+    option("--judge", str, "ML", "Method without a prior that judges one that has a prior, from the other half."),
+    option("--no-judge", bool, False, "Leave the judge out: quicker, and blind to what a prior costs."),
+    option("--output", Path | None, None, "Folder for picture and tables; FILE_resolve, or STUDY/resolve/... without."),
+    option("--profile", str, "quick", "Of a file: whose settings the method has: tiny, quick, full, paper."),
+)
+
+
+@contextmanager
+def steps_shown() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar of steps on the terminal: a function of steps done, all steps, and what comes next."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, of, words: bar.update(task, completed=done, total=of, description=words)
+
+# %% ../nbs/cli.ipynb #581372e9
+def tell_resolved(found: Any, folder: Path) -> None:
+    """Print what halves of the photons say, and write it."""
+    from fly64_nb.results.resolve import write_resolved
+
+    for line in found.sentences():
+        tell(line)
+    for path in write_resolved(folder, found):
+        tell(f"wrote {path}")
+
+
+def conditions_of(study: Path, options: Mapping[str, Any]) -> list[Any]:
+    """Conditions of a study that filters choose, in its order."""
+    from fly64_nb.results.study import open_study
+
+    asked = {**options, "phase": "f", "only": ()}
+    opened, (jobs, _) = open_study(study), filtered_jobs(study, asked)
+    known = ("gridsize", "method")
+    values = [{k: v for k, v in job.condition.items() if k not in known} for job in jobs]
+    return list(dict.fromkeys(opened.condition(**one) for one in values))
+
+# %% ../nbs/cli.ipynb #e0731c33
+@app.command()
+@takes(*RESOLVING, *filters("dose", "view", "split", "at", "seed"), *OF_A_FILE)
+def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
+    """Resolution, phase error and error bars without a truth: from two halves of the photons, reconstructed alike.
+
+    Of a scan's file with counts, or of conditions of a study (--dose 1e4 --view dense --split test), which tells the
+    true error beside what is predicted. What both halves share, such as a wrong probe, is in no half.
+    """
+    from fly64_nb.data.readers.understand import read_options
+    from fly64_nb.results.resolve import resolve_file, resolve_study, resolved_folder
+    from fly64_nb.results.study import open_study
+    from fly64_nb.study.layout import Layout
+
+    with refusals():
+        said = read_options(reading_from(options))
+        asked = {"judge": "" if options["no_judge"] else options["judge"], "deals": options["deals"]}
+        method, output, seed = options["method"], options["output"], options["seed"] or None
+        if not Layout(of).study_json.is_file():
+            if of.is_dir():
+                raise ValueError(f"{of}: found a folder without study.json; needed is a study root, or a scan's file")
+            about = {"profile": options["profile"], "readers": options["reader"], "options": said}
+            with steps_shown() as on_step:
+                found = resolve_file(of, method, **asked, **about, on_step=on_step)
+            tell_resolved(found, output or Path(f"{of.name.split('.')[0]}_resolve"))
+            return
+        opened = open_study(of.resolve())
+        conditions = conditions_of(opened.path, options)
+        for condition in conditions:
+            with steps_shown() as on_step:
+                found = resolve_study(opened, condition, method, **asked, seed=seed, on_step=on_step)
+            folder = resolved_folder(opened, condition, method, seed)
+            if output:
+                folder = output / folder.relative_to(opened.root(seed) / "resolve") if len(conditions) > 1 else output
+            tell_resolved(found, folder)
+
+# %% ../nbs/cli.ipynb #00288c14
+IMAGES = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Reconstructions in files of any format.")]
+SCORING = (
+    option("--truth", Path | None, None, "File with the true object, of the same scan."),
+    option("--counts", Path | None, None, "File with counts of the same positions that no image was made of."),
+    option("--halves", bool, False, "The two images are of two halves of the photons, or of two scans."),
+    option("--output", Path | None, None, "Folder for picture and tables."),
+)
+
+
+@app.command()
+@takes(*SCORING, *OF_A_FILE)
+def score(images: IMAGES, **options: Any) -> None:
+    """Whose image is better: reconstructions of any programs in one field, aligned in one way, measured alike.
+
+    With --truth by every metric of a study; with --counts by the likelihood of photons that none of them saw; with
+    neither it says how far the images agree. They need an object, a probe and the positions of the same scan.
+    """
+    from fly64_nb.data.readers.understand import read_options
+    from fly64_nb.results.score import score as measure
+    from fly64_nb.results.score import write_scores
+
+    with refusals():
+        said = {name: options[name] for name in ("truth", "counts", "halves")}
+        found = measure(images, readers=options["reader"], options=read_options(reading_from(options)), **said)
+        h, w = found.where.shape
+        tell(f"field {h} x {w} px, every image aligned with {found.reference}")
+        tell(found.table().to_string(float_format=lambda value: f"{value:.4g}"))
+        if not (said["truth"] or said["counts"]):
+            tell("magnitude of the complex correlation: who agrees with whom, not who is right")
+        for line in found.split.sentences() if found.split else ():
+            tell(line)
+        for path in write_scores(options["output"], found) if options["output"] else ():
+            tell(f"wrote {path}")
+
 # %% ../nbs/cli.ipynb #0e1dcf90
 # the leaderboard's columns and their heads, so short that all fit into eighty characters
 _BOARD = {
@@ -1020,7 +1138,7 @@ QUALITY = (
     ),
 )
 
-
+# %% ../nbs/cli.ipynb #64f2b0f5
 def wanted_quality(study: Path, options: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     """What is wanted, as `advise_study` takes it, and how a half period was converted; nothing typed, nothing told.
 
@@ -1044,7 +1162,10 @@ def wanted_quality(study: Path, options: Mapping[str, Any]) -> tuple[dict[str, f
         return {"phase_rmse": value}, ""
     if names == ["resolution_px"]:
         return {"frc": frc_of_half_period(value)}, ""
-    pixel = open_study(study).pixel_size_m
+    from fly64_nb.data.experiment import parse_experiment
+
+    opened, told = open_study(study), options.get("experiment", "")
+    pixel = opened.known_pixel_m(parse_experiment(told)) if told else opened.pixel_size_m
     if not pixel:
         raise ValueError(f"{study}: its base has no pixel size, to convert nm; give --resolution-px instead")
     frc = frc_of_half_period(value, pixel)
@@ -1187,8 +1308,91 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> N
             tell(f"  - {line}")
 
 # %% ../nbs/cli.ipynb #e6f2d981
+PLAN = (
+    option("--time", str, "", "Budget: time of the whole scan, such as 5min, 300s or 2h."),
+    option("--dose-limit", str, "", "Budget: absorbed dose that the sample bears, such as 10MGy or 1e6Gy."),
+    option(
+        "--experiment",
+        str,
+        "",
+        "What the study does not know of the experiment, for this answer alone: energy_keV=8,distance_m=2,"
+        "detector_um=75,photons_per_s=1e9,material=SiO2,overhead_s=0.01,least_exposure_s=0.001.",
+    ),
+    option("--field-um", str, "", "Field to be scanned, such as 10x8 in um; the scan of the split if not given."),
+    option("--page", bool, False, "Write one page for a beam-time proposal, STUDY/proposal.html, to be printed."),
+    option("--page-file", Path | None, None, "Write that page to this file."),
+)
+
+# %% ../nbs/cli.ipynb #55a1c0d7
+# columns of `rows_for_page` and their heads, so short that all fit into eighty characters
+_PLAN_HEADS = {
+    "method": "", "overlap": "over-\nlap", "patterns": "scan\npoints", "photons each": "photons\neach",
+    "each takes": "each\ntakes", "scan": "scan\ntakes", "dose": "dose", "phase RMSE (rad)": "phase\nRMSE",
+    "half period (px)": "half\nperiod", "known to": "known to", "x shot noise": "x\nlimit",
+}  # fmt: skip
+
+
+def plan_table(plan: Any) -> Table:
+    """The best rows of a `Plan` at its budget for the terminal."""
+    from rich.table import Table
+
+    from fly64_nb.results.proposal import rows_for_page
+
+    rows = rows_for_page(plan, 12)
+    rows = rows[[name for name in _PLAN_HEADS if name in rows]].replace({" to ": "-"}, regex=True)
+    table = Table(title=f"Best within {plan.budget}, {plan.advice.split} split", box=None, padding=(0, 1, 0, 0))
+    for name in rows:
+        table.add_column(_PLAN_HEADS[name], justify="left" if name == "method" else "right", no_wrap=True)
+    for row in rows.itertuples(index=False):
+        table.add_row(*row)
+    return table
+
+# %% ../nbs/cli.ipynb #5cb0f933
+def tell_plan(study: Path, options: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Print what a budget buys and what a wanted quality costs, and write the page if that is asked for."""
+    from fly64_nb.physics.exposure import parse_gray, parse_time
+    from fly64_nb.quality.planner import Budget, needed_sentence, overlap_sentence
+    from fly64_nb.results.planning import assumed_costs, plan_study
+    from fly64_nb.results.proposal import write_proposal
+    from fly64_nb.results.study import open_study
+
+    budget = Budget(
+        parse_time(options["time"], "--time") if options["time"] else None,
+        parse_gray(options["dose_limit"], "--dose-limit") if options["dose_limit"] else None,
+    )
+    opened, told = open_study(study), {"told": options["experiment"], "field": options["field_um"]}
+    chosen = {"split": options["split"], "with_truth_trained": options["with_truth_trained"]}
+    plan = plan_study(opened, budget, **told, **chosen, **wanted)
+    for words in (needed_sentence(plan), plan.best_sentence(), overlap_sentence(plan)):
+        if words:
+            tell(words)
+    if len(plan.possible):
+        console.print(plan_table(plan))
+    tell(f"on {assumed_costs(plan)}; dose at the surface")
+    if (plan.possible["standing"] == "above").any():
+        tell("* the highest dose of the study; the budget would allow more")
+    if plan.advice.without:
+        tell(f"left out: {', '.join(plan.advice.without)}, shown the truth of half of this object")
+    if options["page"] or options["page_file"]:
+        path = write_proposal(
+            options["page_file"] or study / "proposal.html", opened, plan, spoken().replace(str(study), study.name)
+        )
+        tell(f"wrote {path}")
+
+# %% ../nbs/cli.ipynb #64c81be8
+def tell_costs(study: Path, split: str, told: bool, wanted: Mapping[str, Any]) -> None:
+    """Print what a wanted quality costs in seconds and gray, where the study knows its experiment."""
+    from fly64_nb.quality.planner import needed_sentence
+    from fly64_nb.results.planning import plan_study
+    from fly64_nb.results.study import open_study
+
+    opened = open_study(study)
+    if opened.experiment.flux_per_s or opened.experiment.absorption_m2_per_kg:
+        tell(needed_sentence(plan_study(opened, split=split, with_truth_trained=told, **wanted)))
+
+# %% ../nbs/cli.ipynb #3a62d35e
 @app.command()
-@takes(*QUALITY, IMPERFECTION)
+@takes(*QUALITY, *PLAN, IMPERFECTION)
 def advise(study: StudyRoot, **options: Any) -> None:
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
@@ -1197,6 +1401,9 @@ def advise(study: StudyRoot, **options: Any) -> None:
     "lost" reached it, but not with more. "known to" holds what interpolation and noise leave open, where the noise was
     drawn several times; "simulated" are the neighbouring conditions that were really run: the first does not reach it,
     the second does. What is no better than a flat image never counts as reached.
+
+    With --time, --dose-limit or both it plans a scan: what they buy at each overlap, whether the wanted quality is
+    within them, how sure that is, and if not, what would be needed. --page writes the answer as one printed page.
 
     With --imperfection it answers another question: how many times fewer photons an ideal experiment would need for
     the same phase error, so what a better stage, detector or beam is worth.
@@ -1210,14 +1417,14 @@ def advise(study: StudyRoot, **options: Any) -> None:
         wanted, converted = wanted_quality(study, options)
         split, told = options["split"], options["with_truth_trained"]
         if options["imperfection"]:
-            if wanted:
-                raise ValueError("found --imperfection and a wanted quality; needed is one of them")
-            tell_lost(study, options["imperfection"], split, told)
-            return
+            if wanted or any(options[one.name] for one in PLAN):
+                raise ValueError("found --imperfection and a wanted quality or a plan; needed is one of them")
+            return tell_lost(study, options["imperfection"], split, told)
+        if any(options[one.name] for one in PLAN):
+            return tell_plan(study, options, wanted)
         advice = advise_study(study, split=split, with_truth_trained=told, **wanted)
-        for table in advice_tables(advice):
-            if table.row_count:
-                console.print(table)
+        for table in (table for table in advice_tables(advice) if table.row_count):
+            console.print(table)
         seeds = advice.table.loc[advice.table["split"] == split, "seed"].nunique()
         noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that there are no intervals"
         tell(f"from {study / 'metrics.csv'}, {noise}{f'; {converted}' if converted else ''}")
@@ -1230,5 +1437,6 @@ def advise(study: StudyRoot, **options: Any) -> None:
             names = ", ".join(advice.without)
             tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained counts it)")
         tell(advice.cheapest())
+        tell_costs(study, split, told, wanted)
         if not wanted and not told:
             tell(f"answer: {open_study(study).answer(split).sentence()}")

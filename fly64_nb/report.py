@@ -26,7 +26,8 @@ from .overlap import skipped_views
 from .physics.limits import light_through
 from .physics.photons import photons_per_unit
 from .quality.advice import Advice, in_short
-from .quality.answer import Answer, card
+from .quality.answer import Answer, card, physical_rows
+from .quality.planner import Costs
 from .quality.leaderboard import COMPLETE, PLACES, by_condition, limit_multiples, races
 from .quality.dose_lost import factor_in_short
 from fly64_nb.quality.table import (
@@ -672,16 +673,18 @@ def _bracket(row: pd.Series, write: Callable[[float], str]) -> str:
 RELATIONS = {"about": "", "at most": "≤ ", "more than": "> ", "lost": "only at "}  # reached there, and not with more
 
 
-def dose_advice_html(advice: Advice) -> Markup:
-    """The dose that each method needs in each view, cheapest for the sample first."""
+def dose_advice_html(advice: Advice, costs: Costs | None = None) -> Markup:
+    """The dose that each method needs in each view, cheapest for the sample first; with costs in seconds and gray."""
     signs, rows = {**RELATIONS, "lost": ""}, []
     for _, r in advice.doses.iterrows():
         light = signs[r["relation"]] + in_short(r["photons_per_pixel"]) if np.isfinite(r["photons_per_pixel"]) else None
+        there = physical_rows(costs, r["view"], r["dose"])
+        physical = {name: signs[r["relation"]] + words for name, words in there.items() if words}
         rows.append({
             "method": r["method"], "view": r["view"], **{axis: r[axis] for axis in further_axes(advice.table)},
             "measured overlap": r["overlap"], "photons per exposure": RELATIONS[r["relation"]] + in_short(r["dose"]),
             "known to": _interval(r, 0, in_short), "simulated: too few, enough": _bracket(r, in_short),
-            "photons per pixel": light, "best": advice.wanted.in_words(r["best"]),
+            "photons per pixel": light, **physical, "best": advice.wanted.in_words(r["best"]),
             "phase contrast kept": r["contrast"],
         })  # fmt: skip
     return table_html(pd.DataFrame(rows), f"Dose needed for {advice.wanted}, cheapest for the sample first")

@@ -11,6 +11,9 @@ from typing import Any
 
 from scipy.constants import c, e, h
 
+from ..physics.exposure import exposure_time
+from ..physics.materials import mass_attenuation, material_atoms
+
 # %% auto #0
 __all__ = ['STATED', 'Experiment', 'known', 'experiment_said', 'read_experiment', 'stated_values', 'stated_text',
            'parse_experiment', 'told_over', 'in_units', 'experiment_facts']
@@ -34,14 +37,22 @@ class Experiment:
     exposure_s : float or None
         Exposure time of a pattern, seconds.
     photons_per_s : float or None
-        Photons a second on the object.
+        Photons a second on the object, with no attenuator in the beam.
     attenuation_m2_per_kg : float or None
-        Mass attenuation coefficient of the object, m²/kg.
+        Mass attenuation coefficient of the object, m²/kg, as stated; see `absorption_m2_per_kg`.
+    transmission : float or None
+        Share of the beam that an attenuator lets through, at most 1.
+    overhead_s : float or None
+        What a pattern takes besides its exposure, for moving and reading out, seconds.
+    least_exposure_s : float or None
+        Shortest exposure that the detector takes, seconds.
+    material : str or None
+        What the object is made of, a formula or a name, see `fly64_nb.physics.materials.material_atoms`.
 
     Raises
     ------
     ValueError
-        If a value is not positive and finite.
+        If a value is not positive and finite, a transmission above 1, or the material unknown.
     """
 
     energy_eV: float | None = None
@@ -50,13 +61,34 @@ class Experiment:
     exposure_s: float | None = None
     photons_per_s: float | None = None
     attenuation_m2_per_kg: float | None = None
+    transmission: float | None = None
+    overhead_s: float | None = None
+    least_exposure_s: float | None = None
+    material: str | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            for number in value if isinstance(value, tuple) else (value,):
+            for number in value if isinstance(value, tuple) else (value,) if f.name != "material" else ():
                 if number is not None and not _LEAST < number < 1 / _LEAST:
                     raise ValueError(f"{f.name}: found {value}; needed a positive, finite number, or none")
+        if self.transmission and self.transmission > 1:
+            raise ValueError(f"transmission: found {self.transmission:g}; needed a share of the beam, at most 1")
+        if self.material is not None:
+            material_atoms(self.material)
+            _ = self.absorption_m2_per_kg  # an energy that the tables do not have is refused here
+
+    @property
+    def absorption_m2_per_kg(self) -> float | None:
+        """Mass attenuation coefficient in m²/kg: as stated, or of the material at the photon energy; None: unknown."""
+        if self.attenuation_m2_per_kg or not (self.material and self.energy_eV):
+            return self.attenuation_m2_per_kg
+        return mass_attenuation(self.material, self.energy_eV)
+
+    @property
+    def flux_per_s(self) -> float | None:
+        """Photons a second on the object behind the attenuator; None without a flux."""
+        return self.photons_per_s and self.photons_per_s * (self.transmission or 1.0)
 
     @property
     def wavelength_m(self) -> float | None:
@@ -73,8 +105,12 @@ class Experiment:
         return height, width
 
     def at_dose(self, photons: float) -> Experiment:
-        """The same with the exposure time that gives so many photons; the time is unknown without a flux."""
-        return replace(self, exposure_s=photons / self.photons_per_s if self.photons_per_s else None)
+        """The same with the exposure time that gives so many photons; the time is unknown without a flux.
+
+        It is not shorter than the shortest that the detector takes: an attenuator makes it that long.
+        """
+        flux = self.flux_per_s
+        return replace(self, exposure_s=exposure_time(photons, flux, self.least_exposure_s) if flux else None)
 
     def record(self) -> dict[str, Any]:
         """What is known, as JSON values."""
@@ -117,52 +153,65 @@ def read_experiment(record: Mapping[str, Any]) -> Experiment:
     return Experiment(**values)
 
 # %% ../../nbs/data/experiment.ipynb #4edb687c
-STATED = {  # name: field of an experiment, its unit over SI (energy: eV), what it is
+# name: field of an experiment, its unit over SI (energy: eV; None: a word and no number), what it is
+STATED: dict[str, tuple[str, float | None, str]] = {
     "energy_keV": ("energy_eV", 1e3, "Photon energy, keV."),
     "distance_m": ("distance_m", 1.0, "From object to detector, m."),
     "detector_um": ("detector_pixel_m", 1e-6, "Side of a detector pixel, µm."),
     "exposure_s": ("exposure_s", 1.0, "Exposure time of a pattern of the base, s."),
     "photons_per_s": ("photons_per_s", 1.0, "Photons a second on the object; they give each dose its seconds."),
     "attenuation_m2_per_kg": ("attenuation_m2_per_kg", 1.0, "Mass attenuation coefficient of the object, m²/kg."),
+    "transmission": ("transmission", 1.0, "Share of these photons that an attenuator lets through, at most 1."),
+    "overhead_s": ("overhead_s", 1.0, "What a pattern takes besides its exposure (stage, readout), s."),
+    "least_exposure_s": ("least_exposure_s", 1.0, "Shortest exposure that the detector takes, s."),
+    "material": ("material", None, "What the object is made of, SiO2 or protein: its mass attenuation, if not given."),
 }
 
-
-def stated_values(text: str) -> dict[str, float]:
-    """Numbers by the names of `STATED`, in its order, from ``"energy_keV=8.2,distance_m=2"``; a later one counts.
+# %% ../../nbs/data/experiment.ipynb #f76dbf26
+def stated_values(text: str) -> dict[str, float | str]:
+    """Values by the names of `STATED`, in its order, from ``"energy_keV=8.2,material=SiO2"``; a later one counts.
 
     Raises
     ------
     ValueError
-        For an unknown name, or a value that is no positive number.
+        For an unknown name, or a value that is no positive number where one is needed.
     """
-    values: dict[str, float] = {}
+    values: dict[str, float | str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, number = (word.strip() for word in part.partition("="))
-        value = known(number)
+        is_word = STATED.get(name, ("", 1.0, ""))[1] is None
+        value = (number or None) if is_word else known(number)
         if name not in STATED or value is None:
-            needed = f"a positive number for one of {', '.join(STATED)}, such as energy_keV=8.2"
+            numbers = ", ".join(key for key, (_, factor, _) in STATED.items() if factor is not None)
+            needed = f"a positive number for one of {numbers}, such as energy_keV=8.2; or material=SiO2"
             raise ValueError(f"experiment: found {part!r}; needed {needed}")
         values[name] = value
     return {name: values[name] for name in STATED if name in values}
 
 
-def stated_text(values: Mapping[str, float]) -> str:
+def stated_text(values: Mapping[str, float | str]) -> str:
     """The text that `stated_values` reads back as it was, numbers short where that loses nothing."""
     short = lambda value: f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
-    return ",".join(f"{name}={short(value)}" for name, value in values.items())
+    return ",".join(f"{name}={v if isinstance(v, str) else short(v)}" for name, v in values.items())
 
-
+# %% ../../nbs/data/experiment.ipynb #a705c8d9
 def parse_experiment(text: str) -> Experiment:
     """An experiment from text such as ``"energy_keV=8.2,distance_m=2,detector_um=75"``; raises as `stated_values`."""
     values: dict[str, Any] = {}
     for name, value in stated_values(text).items():
         field, factor, _ = STATED[name]
-        values[field] = (value * factor, value * factor) if field == "detector_pixel_m" else value * factor
+        in_si = value if factor is None else float(value) * factor
+        values[field] = (in_si, in_si) if field == "detector_pixel_m" else in_si
     return Experiment(**values)
 
 
 def told_over(held: Experiment, told: Experiment) -> Experiment:
-    """What a person tells of an experiment, and what a file holds of it where nothing is told."""
+    """What a person tells of an experiment, and what a file holds of it where nothing is told.
+
+    Who tells the material tells what it absorbs: a coefficient of the file does not count beside it.
+    """
+    if told.material and held.attenuation_m2_per_kg:
+        held = replace(held, attenuation_m2_per_kg=None)
     return Experiment(**{f.name: getattr(told, f.name) or getattr(held, f.name) for f in fields(Experiment)})
 
 # %% ../../nbs/data/experiment.ipynb #7cf52364
@@ -196,8 +245,12 @@ def experiment_facts(known: Experiment, pixel_m: float | None = None, doses: Ite
         "detector pixel": known.detector_pixel_m and pair(known.detector_pixel_m),
         "object pixel": pixel_m and in_units(pixel_m, "m"),
         "photons a second": known.photons_per_s and f"{known.photons_per_s:.4g}",
+        "attenuator lets through": known.transmission and f"{known.transmission:.4g} of them",
         "exposure time of the base": known.exposure_s and in_units(known.exposure_s, "s"),
-        "mass attenuation": known.attenuation_m2_per_kg and f"{known.attenuation_m2_per_kg:.4g} m²/kg",
+        "shortest exposure": known.least_exposure_s and in_units(known.least_exposure_s, "s"),
+        "besides, a pattern": known.overhead_s and in_units(known.overhead_s, "s"),
+        "material": known.material,
+        "mass attenuation": known.absorption_m2_per_kg and f"{known.absorption_m2_per_kg:.4g} m²/kg",
     }
     times = {dose: known.at_dose(dose).exposure_s for dose in doses}
     found |= {f"exposure of {dose:g} photons": time and in_units(time, "s") for dose, time in times.items()}

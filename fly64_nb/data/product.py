@@ -98,7 +98,7 @@ def _product_attributes(
     name: str, comments: str, photons: float, experiment: Experiment
 ) -> dict[str, str | float | bool]:
     """Attributes of the file, all of which Ptychodus wants; what nobody knows is zero."""
-    energy, attenuation = experiment.energy_eV or 0.0, experiment.attenuation_m2_per_kg or 0.0
+    energy, attenuation = experiment.energy_eV or 0.0, experiment.absorption_m2_per_kg or 0.0
     return {
         "name": name,
         "comments": comments,

@@ -530,7 +530,7 @@ def advise_overlap(
 # %% ../../nbs/quality/advice.ipynb #bf1a3d54
 UNREACHED = ("more than", "lost")
 
-
+# %% ../../nbs/quality/advice.ipynb #1aa90ff9
 @dataclass(frozen=True)
 class Advice:
     """What a study answers to a wanted quality.
@@ -575,6 +575,18 @@ class Advice:
             if len(mean):
                 grids[method] = mean.T.reindex(views).set_axis([self.overlaps[view] for view in views])
         return grids
+
+    def curves(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Deficits by method and view: rows are log10 of the photons per exposure, rising, a column is a seed.
+
+        What is no better than a flat image counts as one, as everywhere here. Of a table without further axes.
+        """
+        found = {}
+        values = _values(self.table, self.wanted, self.split, self.without)
+        for where, here in _curves(self.table, values, ["method", "view"]):
+            rows = self.wanted.deficit(here).unstack("seed").sort_index()
+            found[where["method"], where["view"]] = rows.set_axis(np.log10(rows.index.to_numpy(float)))
+        return found
 
 # %% ../../nbs/quality/advice.ipynb #c5126e2f
 def _nearest_sentence(doses: pd.DataFrame, wanted: Wanted, further: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..data.experiment import Experiment, experiment_facts
 from ..design import StudyDesign
+from ..physics.exposure import gray_in_words, time_in_words
 from fly64_nb.quality.advice import (
     UNREACHED,
     Advice,
@@ -23,11 +24,12 @@ from fly64_nb.quality.advice import (
     in_short,
     simulated_dose,
 )
+from .planner import Costs
 from .table import best_method, is_outside_noise, values_of
 
 # %% auto #0
 __all__ = ['Doubt', 'NOTHING_TOLD', 'Recommendation', 'noise_in_words', 'limit_in_words', 'rivals_in_words', 'recommend',
-           'Answer', 'assumptions', 'card']
+           'Answer', 'assumptions', 'physical_rows', 'card']
 
 # %% ../../nbs/quality/answer.ipynb #db26c899
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ class Answer:
     pixel_size_m : float or None
     assumed, unknown : tuple of str
         What it stands on, and what it does not know.
+    costs : Costs or None
+        Seconds and gray, where the experiment is known.
     """
 
     advice: Advice
@@ -194,6 +198,7 @@ class Answer:
     pixel_size_m: float | None
     assumed: tuple[str, ...]
     unknown: tuple[str, ...]
+    costs: Costs | None = None
 
     @property
     def whole(self) -> Recommendation | None:
@@ -263,6 +268,19 @@ def assumptions(
     return tuple(filter(None, assumed)), tuple(unknown)
 
 # %% ../../nbs/quality/answer.ipynb #4ab6cfca
+def physical_rows(costs: Costs | None, view: str, photons: float) -> dict[str, str]:
+    """Rows of the card in seconds and gray; an empty text where the experiment does not know it."""
+    if costs is None or view not in costs.scans:
+        return {"exposure": "", "time of this scan": "", "absorbed dose": ""}
+    seconds, scan, gray = costs.exposure_s(view, photons), costs.time_s(view, photons), costs.gray(view, photons)
+    patterns = f"{costs.scans[view].patterns:.0f} patterns"
+    return {
+        "exposure": time_in_words(seconds) if np.isfinite(seconds) else "",
+        "time of this scan": f"{time_in_words(scan)} ({patterns})" if np.isfinite(scan) else "",
+        "absorbed dose": gray_in_words(gray) if np.isfinite(gray) else "",
+    }
+
+
 def card(answer: Answer) -> pd.DataFrame:
     """The card: a row for each thing to know, a column for each view and first the whole study; cells are texts."""
     pixel = answer.pixel_size_m
@@ -279,6 +297,7 @@ def card(answer: Answer) -> pd.DataFrame:
             "photons per exposure": f"{in_short(r.dose)}{about if r.reached else ''}",
             "photons on the sample": f"{in_short(light)} per pixel" if known else "unknown",
             "and by area": per_area(light),
+            **physical_rows(answer.costs, r.view, r.dose),
             "exposures": f"{r.exposures} in this split" + (f", {per_area(density)}" if known and pixel else ""),
             "resolution (half period)": answer.length(r.half_period),
             "phase error": error,

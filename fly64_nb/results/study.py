@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..comparison import study_metrics
 from ..data.base import read_about
-from ..data.experiment import Experiment
+from ..data.experiment import Experiment, told_over
 from ..data.files import FormatError, array_headers, load_arrays, read_metadata
 from ..design import ChosenAxis, ChosenMethod, StudyDesign, read_study, replicate_design, study_roots
 from ..methods.method import methods_of
@@ -31,8 +31,9 @@ from fly64_nb.quality.advice import (
     usual_quality,
     wanted_quality,
 )
-from ..quality.answer import Answer, assumptions, recommend
+from ..quality.answer import NOTHING_TOLD, Answer, assumptions, recommend
 from ..quality.leaderboard import leaderboard
+from ..quality.planner import Costs, Scan
 from ..quality.table import ALIASES, held_at, nothing_scores, read_table
 from .plan import recorded_design_job, root_jobs
 from ..engine.graph import NOT_MADE, absence, log_files, state_of
@@ -150,6 +151,21 @@ class StudyConditions:
         if not path.is_file():
             return Experiment()
         return read_about(path, read_metadata(path, load_arrays(path, ["_metadata"])["_metadata"]))["experiment"]
+
+    def known_pixel_m(self, told: Experiment = NOTHING_TOLD) -> float | None:
+        """Side of an object pixel in metres as somebody said it; the built-in base has one for want of another size.
+
+        Parameters
+        ----------
+        told : Experiment
+            What is told beside the study. Where energy, distance and detector pixel are, they say the pixel.
+        """
+        window = (self.design.patch_size, self.design.patch_size)
+        if said := told.object_pixel_m(window):
+            return said[0]
+        built_in = (self.record.get("base_source") or {}).get("kind") == "built-in base"
+        both = told_over(self.experiment, told).object_pixel_m(window)
+        return (both and both[0]) if built_in else self.pixel_size_m
 
     @cached_property
     def roots(self) -> dict[int, Path]:
@@ -751,6 +767,43 @@ class Study(StudyJobs):
         without = () if with_truth_trained else self.truth_trained
         return advice_of(table, quality, overlaps, light, split=split, without=without)
 
+    def costs(self, split: str = "test", told: Experiment = NOTHING_TOLD, field_um2: float | None = None) -> Costs:
+        """What the scan of each view costs in seconds and gray, as far as the experiment is known.
+
+        Parameters
+        ----------
+        split : str
+        told : Experiment
+            What is told beside the study, which stays as it is.
+        field_um2 : float, optional
+            Area of the field to be scanned, µm²; by default the scan of the split. Each view keeps its exposures per
+            area.
+
+        Raises
+        ------
+        ValueError
+            If an area is given and the size of a pixel is not known.
+        """
+        pixel = self.known_pixel_m(told)
+        if field_um2 and not pixel:
+            needed = 'its size: --experiment "energy_keV=8,distance_m=2,detector_um=75"'
+            raise ValueError(f"field: found {field_um2:g} µm², and no size of an object pixel; needed is {needed}")
+        light, overlaps = (read(self.path, self.design, split) for read in (light_per_dose, measured_overlaps))
+        scans = {}
+        for view, per_pixel in light.items():
+            recorded, density, compared = self.overlaps(view, split).get("positions"), *self._density(view, split)
+            pixels = field_um2 * 1e-12 / pixel**2 if field_um2 and pixel else compared
+            patterns = recorded if recorded and not field_um2 else density * pixels
+            scans[view] = Scan(view, overlaps.get(view, np.nan), float(patterns), per_pixel, per_pixel / density)
+        return Costs(told_over(self.experiment, told), pixel, scans)
+
+    def _density(self, view: str, split: str) -> tuple[float, int]:
+        """Exposures per object pixel in the compared field of a view, and its pixels."""
+        paths = ((dose, self.layout().aligned(Condition(dose, view, split))) for dose in self.design.doses)
+        dose, path = next((d, p) for d, p in paths if p.is_file() and "photons" in array_headers(p))
+        photons = load_arrays(path, ["photons"])["photons"]
+        return float(photons.mean(dtype=np.float64) / dose), photons.size
+
     def answer(self, split: str = "test") -> Answer:
         """The study's answer to its usual question; raises as `advice` does."""
         advice, d = self.advice(split), self.design
@@ -760,7 +813,7 @@ class Study(StudyJobs):
         found = (recommend(advice, view, light, exposures, doubt, self.resolution) for view in d.views)
         contrast = nothing_scores(advice.table, "rmse", "phase", split)
         told = assumptions(d, bool(self.record.get("recovered_by")), self.experiment)
-        return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told)
+        return Answer(advice, tuple(r for r in found if r), contrast, self.pixel_size_m, *told, self.costs(split))
 
     def leaderboard(self, split: str = "test") -> pd.DataFrame:
         """A row a method over all conditions of the study: see `fly64_nb.quality.leaderboard.leaderboard`."""

@@ -193,8 +193,9 @@ def axis_setting(axis: Axis) -> Setting:
 
 
 def experiment_settings() -> dict[str, Setting]:
-    """The numbers of an experiment as settings."""
-    return {name: Setting(Annotated[float, Field(gt=0)], None, words) for name, (_, _, words) in STATED.items()}
+    """What is told of an experiment as settings: positive numbers, and words."""
+    kind = lambda factor: Annotated[str, Field(min_length=1)] if factor is None else Annotated[float, Field(gt=0)]
+    return {name: Setting(kind(factor), None, words) for name, (_, factor, words) in STATED.items()}
 
 
 def study_tables(profile: str = "quick", method_files: Sequence[Path] = (), axis_files: Sequence[Path] = ()) -> Tables:
@@ -426,7 +427,7 @@ def _request(found: Mapping[tuple[str, ...], Any], folder: Path, files: Mapping[
     )  # fmt: skip
 
 # %% ../../nbs/results/study_file.ipynb #4d74be23
-def _reading(study: Mapping[str, Any], experiment: Mapping[str, float], folder: Path) -> dict[str, Any]:
+def _reading(study: Mapping[str, Any], experiment: Mapping[str, float | str], folder: Path) -> dict[str, Any]:
     """What a study file says of the base's file and of the experiment, the path from where Python runs."""
     said = {name: study[name] for name in _READING if study.get(name)}
     said |= {"experiment": stated_text(experiment)} if experiment else {}
