@@ -73,7 +73,7 @@ def _measured(image: np.ndarray, mask: np.ndarray, settings: MapSettings) -> np.
     both = channels(image, mask)
     return cross_spectra(both, both, settings.smoothing)
 
-
+# %% ../../nbs/methods/map.ipynb #24007499
 def most_probable(exposures: Exposures, settings: MapSettings, mean: np.ndarray | None = None) -> Iterator[State]:
     """Every state of the start and of the rounds.
 

@@ -139,6 +139,15 @@ class Aligned:
     ramp: tuple[float, float]
     factor: complex
 
+# %% ../../nbs/quality/alignment.ipynb #0ebbb2d5
+def _whole_pixels(target: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Whole pixels (y, x) by which an image is to be moved onto a target."""
+    from skimage.registration import phase_cross_correlation  # takes a second to import
+
+    window = np.outer(*(np.hanning(n) for n in target.shape))
+    flat = lambda i: (i - i.mean()) * window
+    return phase_cross_correlation(flat(target), flat(image), normalization=None)[0]
+
 # %% ../../nbs/quality/alignment.ipynb #94c0d320
 def align(
     truth: np.ndarray,
@@ -163,14 +172,10 @@ def align(
         A registration beyond this many pixels along an axis is taken for a failure and no shift is applied: the frame
         is known to that much, and an image of noise correlates anywhere.
     """
-    from skimage.registration import phase_cross_correlation  # takes a second to import
-
     inner = (slice(margin, -margin),) * 2
     target, source = field.crop(truth), field.crop(image, image_origin, margin).astype(np.complex128)
     ramp, shift = np.array(phase_ramp(source[inner] * target.conj())), np.zeros(2)
-    window = np.outer(*(np.hanning(n) for n in target.shape))
-    flat = lambda i: (i - i.mean()) * window
-    coarse = phase_cross_correlation(flat(target), flat(_tilt(source, ramp)[inner]), normalization=None)[0]
+    coarse = _whole_pixels(target, _tilt(source, ramp)[inner])
     if np.abs(coarse).max() <= largest_shift:
         shift = coarse.astype(float)
     place = lambda ramp, shift: fourier_shift(_tilt(source, ramp), shift[:1], shift[1:])[0].astype(np.complex128)
