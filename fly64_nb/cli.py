@@ -1328,7 +1328,7 @@ PLAN = (
 _PLAN_HEADS = {
     "method": "", "overlap": "over-\nlap", "patterns": "scan\npoints", "photons each": "photons\neach",
     "each takes": "each\ntakes", "scan": "scan\ntakes", "dose": "dose", "phase RMSE (rad)": "phase\nRMSE",
-    "half period (px)": "half\nperiod", "known to": "known to", "x shot noise": "x\nlimit",
+    "half period (px)": "half\nper.", "known to": "known to", "x shot noise": "x\nlim.",
 }  # fmt: skip
 
 

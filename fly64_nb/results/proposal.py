@@ -115,9 +115,15 @@ def rows_for_page(plan: Plan, most: int = 5) -> pd.DataFrame:
     return found.loc[:, (found != "").any()] if len(found) else found
 
 # %% ../../nbs/results/proposal.ipynb #5ba1fca7
+_AXIS = " (an axis of its own below)"  # as the report's card has it; on this page there is nothing below
+
+
 def stands_on(study: Study, plan: Plan) -> list[str]:
     """What the answer assumes, does not know and leaves out, a line each."""
     assumed, unknown = assumptions(study.design, bool(study.record.get("recovered_by")))
+    axes = [line for line in assumed if line.endswith(_AXIS)]
+    held = [line.removesuffix(_AXIS) for line in axes] if len(axes) < 4 else [f"{len(axes)} imperfections at neutral"]
+    assumed = tuple(held + [line for line in assumed if line not in axes])
     seeds = plan.advice.table.loc[plan.advice.table["split"] == plan.advice.split, "seed"].nunique()
     d = study.design
     draws = (
@@ -128,7 +134,7 @@ def stands_on(study: Study, plan: Plan) -> list[str]:
     lines = [
         f"Scan: {assumed_costs(plan)}. Absorbed dose: incident fluence times photon energy times mass attenuation, at "
         "the surface (Howells et al. 2009).",
-        f"Assumed: {'; '.join(assumed).replace(' (an axis of its own below)', '')}.",
+        f"Assumed: {'; '.join(assumed)}.",
         f"Not known: {'; '.join(unknown)}.",
         f"From {study.path.name} (profile {d.profile}), {source}; "
         f"{', '.join(in_short(dose) for dose in d.doses)} photons per exposure, {draws}. Between these doses errors "
@@ -142,10 +148,10 @@ def stands_on(study: Study, plan: Plan) -> list[str]:
 
 # %% ../../nbs/results/proposal.ipynb #74b62fec
 _STYLE = """
-@page { size: A4; margin: 12mm 14mm }
+@page { size: A4; margin: 11mm 14mm }
 :root { color-scheme: light }
 * { box-sizing: border-box }
-body { font: 9.2pt/1.32 "Liberation Sans", Arial, Helvetica, sans-serif; color: #111; background: #fff;
+body { font: 9pt/1.28 "Liberation Sans", Arial, Helvetica, sans-serif; color: #111; background: #fff;
        max-width: 182mm; margin: 0 auto; padding: 4mm 0 }
 h1 { font-size: 14pt; margin: 0 0 1.5mm } h2 { font-size: 10.5pt; margin: 2.5mm 0 0.8mm; color: #234 }
 p { margin: 0 0 1mm } .question { font-style: italic }
@@ -156,7 +162,7 @@ th, td { text-align: right; padding: 0.3mm 1mm; white-space: nowrap; font-weight
 th:first-child, td:last-child { text-align: left }
 thead th { font-weight: bold; vertical-align: bottom; white-space: normal }
 .pair { display: flex; gap: 2mm } .pair figure { flex: 1 } figure { margin: 1.5mm 0 0 }
-figure img { width: 100%; display: block } .foot { font-size: 7.6pt; line-height: 1.25; color: #333 }
+figure img { width: 100%; display: block } .foot { font-size: 7.4pt; line-height: 1.22; color: #333 }
 code { overflow-wrap: anywhere }
 @media print { body { padding: 0; max-width: none } }
 """

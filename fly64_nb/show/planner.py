@@ -36,7 +36,7 @@ def _quality_axis(ax: Axes, wanted: Any) -> None:
 
 def show_error_over_dose(
     curves: Mapping[str, pd.DataFrame], wanted: Any, title: str, mark: float | None = None,
-    limit: pd.Series | None = None, size: tuple[float, float] = (4.4, 3.0),
+    limit: pd.Series | None = None, size: tuple[float, float] = (4.4, 2.65),
 ) -> Figure:  # fmt: skip
     """Quality of methods in one view over the photons per exposure: means over draws, each draw a dot.
 
@@ -82,7 +82,7 @@ def _name_exposures(ax: Axes, rows: pd.DataFrame) -> None:
                     textcoords="offset points", ha="center", va="top", fontsize=7, color="0.3")  # fmt: skip
 
 
-def show_overlaps(plan: Any, title: str, size: tuple[float, float] = (4.4, 3.0)) -> Figure:
+def show_overlaps(plan: Any, title: str, size: tuple[float, float] = (4.4, 2.65)) -> Figure:
     """Quality of methods over the overlap at one budget, with what noise and interpolation leave open.
 
     Parameters
@@ -118,7 +118,7 @@ def show_overlaps(plan: Any, title: str, size: tuple[float, float] = (4.4, 3.0))
 
 # %% ../../nbs/show/planner.ipynb #bc8512f0
 def show_plan_images(
-    images: Mapping[str, Any], title: str, pixel_m: float | None = None, size: tuple[float, float] = (9.0, 2.5)
+    images: Mapping[str, Any], title: str, pixel_m: float | None = None, size: tuple[float, float] = (9.0, 2.25)
 ) -> Figure:
     """Phase of the truth and of a reconstruction on one scale, and its error.
 
