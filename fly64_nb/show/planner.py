@@ -20,16 +20,14 @@ from .style import ERROR, PHASE, add_scale_bar, extent_of, method_styles, robust
 __all__ = ['show_error_over_dose', 'show_overlaps', 'show_plan_images']
 
 # %% ../../nbs/show/planner.ipynb #d630b2c2
-_LOG = {"lower": {"yscale": "log"}, "higher": {}}
-
-
 def _quality_axis(ax: Axes, wanted: Any) -> None:
     """Axis of a quality with what is wanted as a line."""
     ax.axhline(wanted.value, color="k", lw=1.2)
     ax.annotate(" wanted", (0.0, wanted.value), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
-    ax.set(ylabel=wanted.label, **(_LOG["lower"] if wanted.lower else {}))
+    ax.set(ylabel=wanted.label)
     ax.grid(alpha=0.3, which="both")
     if wanted.lower:  # a span below a decade has few ticks of a logarithm
+        ax.set_yscale("log")
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:.3g}")
         ax.yaxis.set_minor_formatter(lambda v, _: f"{v:.3g}" if f"{v:e}"[0] in "25" else "")
 
@@ -87,8 +85,8 @@ def show_overlaps(plan: Any, title: str, size: tuple[float, float] = (4.4, 2.65)
 
     Parameters
     ----------
-    plan : DataFrame with ``wanted`` beside it
-        Anything with ``possible`` (rows of `at_budget` that have a value) and ``advice.wanted``.
+    plan : fly64_nb.quality.planner.Plan
+        Shown are its ``possible`` rows.
     title : str
     size : (float, float)
         Inches.
@@ -139,7 +137,7 @@ def show_plan_images(
     width = float(np.percentile(np.abs(error), 99.5))
     panels = (
         ("truth", truth.truth_phase, PHASE, limits),
-        (f"{name}", made.phase, PHASE, limits),
+        (name, made.phase, PHASE, limits),
         ("its error", error, ERROR, (-width, width)),
     )
     extent = extent_of(truth.truth_phase.shape, truth.origin)

@@ -30,14 +30,15 @@ def _correlation_panel(
     if true is not None:
         ax.plot(frequency, true, color="k", lw=0.9, label="full dose with the truth")
     ax.axhline(1 / 7, color="k", ls=":", lw=1, label="1/7")
-    ax.plot(frequency, rings["half_bit"], color="gray", ls="--", lw=1, label="half a bit")
+    ax.plot(frequency, rings["half_bit"], color="gray", ls="--", lw=1, label="half-bit threshold")
     for (name, at), marker in zip(marks.items(), "os^"):
         if 0 < at < frequency[-1]:
             height = np.interp(at, frequency, rings["halves"])
             ax.plot(at, height, marker, color=COLOURS[0], mfc="white", zorder=4, label=name)
     ax.set(xlim=(0, 0.5), ylim=(-0.1, 1.03), title="Fourier ring correlation, complex image")
     ax.set(xlabel="spatial frequency (cycles / px)", ylabel="correlation")
-    ax.legend(fontsize="x-small", loc="upper right", framealpha=0.6)
+    # below: inside it would lie on the curves
+    ax.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1, frameon=False)
 
 # %% ../../nbs/show/split.ipynb #0c587dc6
 def show_split(
@@ -67,7 +68,7 @@ def show_split(
         Correlation with a truth, where there is one.
     """
     tall = std.shape[0] / std.shape[1]
-    size = (PAGE_WIDTH, min(3.2 + 3.9 * max(tall, 0.35), 9))
+    size = (PAGE_WIDTH, min(4.2 + 3.9 * max(tall, 0.35), 10))
     fig, axes = plt.subplots(2, 2, figsize=size, layout="constrained")
     _correlation_panel(axes[0, 0], rings, marks, true)
     low, high = 0.0, float(np.percentile(std, 99.5))
