@@ -622,9 +622,9 @@ def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
     true error beside what is predicted. What both halves share, such as a wrong probe, is in no half.
     """
     from fly64_nb.data.readers.understand import read_options
-    from fly64_nb.results.resolve import resolve_file, resolve_study, resolved_folder
+    from fly64_nb.results.resolve import resolve_file, resolve_study
     from fly64_nb.results.study import open_study
-    from fly64_nb.study.layout import Layout
+    from fly64_nb.study.layout import Layout, job_name
 
     with refusals():
         said = read_options(reading_from(options))
@@ -643,9 +643,9 @@ def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
         for condition in conditions:
             with steps_shown() as on_step:
                 found = resolve_study(opened, condition, method, **asked, seed=seed, on_step=on_step)
-            folder = resolved_folder(opened, condition, method, seed)
-            if output:
-                folder = output / folder.relative_to(opened.root(seed) / "resolve") if len(conditions) > 1 else output
+            folder = output or opened.layout(seed).resolved(condition, method)
+            if output and len(conditions) > 1:
+                folder = output / job_name(condition, method)
             tell_resolved(found, folder)
 
 # %% ../nbs/cli.ipynb #00288c14

@@ -9,11 +9,12 @@ import pytest
 
 from fly64_nb.data.base import MeasuredScan
 from fly64_nb.data.builtin import builtin_base
-from fly64_nb.methods.lsqml import LSQML, REMEDIES, photons_from, reconstruct_dataset, recover_base
+from fly64_nb.methods.lsqml import LSQML, REMEDIES, reconstruct_dataset, recover_base
 from fly64_nb.methods.method import settings_of
 from fly64_nb.methods.ptychi.engines import example_dataset
 from fly64_nb.methods.ptychi.solver import HeldOut, LsqmlSettings, reconstruct
 from fly64_nb.physics.modes import start_modes
+from fly64_nb.physics.photons import photons_from
 from fly64_nb.physics.optics import diffraction_intensity
 
 SHORT = LsqmlSettings(epochs=3, damped_epochs=1, start_epochs=2, update_probe=False, hold_out=0.02)

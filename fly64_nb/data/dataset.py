@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from .files import metadata_array, write_npz
-from ..physics.photons import amplitude_to_counts
+from ..physics.photons import amplitude_to_counts, counts_to_amplitude
 from ..study.condition import Condition, seed_number
 
 # %% auto #0
-__all__ = ['SCHEMA', 'LAYOUT', 'KNOWN', 'Dataset', 'write_dataset']
+__all__ = ['SCHEMA', 'LAYOUT', 'KNOWN', 'Dataset', 'half_dataset', 'write_dataset']
 
 # %% ../../nbs/data/dataset.ipynb #34118988
 SCHEMA = 2  # 1 had no known_* keys and no mask; it is read as well
@@ -137,6 +137,16 @@ class Dataset:
             if getattr(self, known) is getattr(self, true):
                 chosen[known] = chosen[true]
         return replace(self, **chosen, metadata={**self.metadata, **metadata}, groups=None)
+
+# %% ../../nbs/data/dataset.ipynb #31c7c87b
+def half_dataset(data: Dataset, counts: np.ndarray) -> Dataset:
+    """A dataset with half of its photons, whose counts (n, N, N) are given; dose and background are told as halves."""
+    dose = data.dose / 2
+    background = None if data.known_background is None else data.known_background / 2
+    amplitude = counts_to_amplitude(counts.astype(np.float32), dose)
+    return replace(
+        data, diffraction=amplitude, metadata={**data.metadata, "nphotons": dose}, known_background=background
+    )
 
 # %% ../../nbs/data/dataset.ipynb #845c0eb8
 def write_dataset(path: str | Path, data: Dataset) -> None:

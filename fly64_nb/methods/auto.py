@@ -15,19 +15,19 @@ import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, half_dataset
 from ..data.reconstruction import Reconstruction
 from .likelihood.settings import REMEDIES, LikelihoodSettings
 from .method import Method, OnEpoch, find_methods, make_settings, settings_of
 from .windows import on_canvas
-from ..physics.photons import counts_to_amplitude, deal_photons
+from ..physics.photons import deal_photons
 
 if TYPE_CHECKING:
     from fly64_nb.methods.likelihood.exposures import Exposures
 
 # %% auto #0
-__all__ = ['AUTO', 'AutoSettings', 'levelled', 'by_block', 'distances', 'Choice', 'choose', 'candidates_of', 'half_dataset',
-           'judged', 'reconstruct']
+__all__ = ['AUTO', 'AutoSettings', 'levelled', 'by_block', 'distances', 'Choice', 'choose', 'candidates_of', 'judged',
+           'reconstruct']
 
 # %% ../../nbs/methods/auto.ipynb #b7e614cb
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -161,15 +161,6 @@ def _settings_for(method: Method, settings: AutoSettings) -> Any:
     shared = [field.name for field in fields(LikelihoodSettings) if field.name in own]
     asked: dict[str, Any] = {name: getattr(settings, name) for name in shared}
     return make_settings(method, {**own, **asked})
-
-
-def half_dataset(data: Dataset, counts: np.ndarray) -> Dataset:
-    """A dataset with half of its photons, whose counts (n, N, N) are given; dose and background are told as halves."""
-    dose = data.dose / 2
-    metadata = {**data.metadata, "nphotons": dose}
-    background = None if data.known_background is None else data.known_background / 2
-    amplitude = counts_to_amplitude(counts.astype(np.float32), dose)
-    return replace(data, diffraction=amplitude, metadata=metadata, known_background=background)
 
 # %% ../../nbs/methods/auto.ipynb #ffa79b5a
 def judged(data: Dataset, methods: Sequence[Method], settings: AutoSettings, on_epoch: OnEpoch) -> Choice:

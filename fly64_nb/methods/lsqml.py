@@ -17,10 +17,11 @@ from ..data.dataset import Dataset
 from ..data.reconstruction import Reconstruction
 from .method import SWITCHES, Method, OnEpoch, Remedy
 from .ptychi.solver import LsqmlSettings, reconstruct
+from ..physics.photons import photons_from
 from ..study.condition import seed_number
 
 # %% auto #0
-__all__ = ['PRESETS', 'REMEDIES', 'LSQML', 'adapt', 'reconstruct_dataset', 'photons_from', 'recover_base']
+__all__ = ['PRESETS', 'REMEDIES', 'LSQML', 'adapt', 'reconstruct_dataset', 'recover_base']
 
 # %% ../../nbs/methods/lsqml.ipynb #24496937
 _EPOCHS = {"tiny": (6, 3), "quick": (80, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
@@ -66,22 +67,6 @@ def reconstruct_dataset(
         data.counts(), data.known_y, data.known_x, told, settings, report,
         mask=data.mask, background=data.known_background, photons=data.dose,
     )  # fmt: skip
-
-# %% ../../nbs/methods/lsqml.ipynb #87c173ba
-def photons_from(counts: np.ndarray, mask: np.ndarray, probe: np.ndarray) -> float:
-    """Photons of an exposure as the pixels that count show them, if the object spread the light no further.
-
-    Parameters
-    ----------
-    counts : (n, N, N) array
-    mask : (N, N) bool array
-        Pixels that count.
-    probe : (N, N) or (M, N, N) complex array
-        The probe, or its modes.
-    """
-    light = np.abs(np.fft.fftshift(np.fft.fft2(probe), axes=(-2, -1))) ** 2
-    light = light.reshape(-1, *mask.shape).sum(0)
-    return float(counts[:, mask].sum(dtype=np.float64) / len(counts) * light.sum() / light[mask].sum())
 
 # %% ../../nbs/methods/lsqml.ipynb #18a9f0cc
 def recover_base(scan: MeasuredScan, profile: str, seed: int, on_epoch: OnEpoch) -> tuple[Base, Reconstruction]:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 # %% auto #0
-__all__ = ['photon_counts', 'deal_photons', 'thin_counts', 'photons_per_unit', 'counts_to_amplitude', 'amplitude_to_counts']
+__all__ = ['photon_counts', 'deal_photons', 'thin_counts', 'photons_per_unit', 'counts_to_amplitude', 'amplitude_to_counts',
+           'photons_from']
 
 # %% ../../nbs/physics/photons.ipynb #31b8de6d
 def _by_batches(
@@ -113,3 +114,19 @@ def amplitude_to_counts(amplitude: np.ndarray, dose: float) -> np.ndarray:
         amplitude,
         np.float32,
     )
+
+# %% ../../nbs/physics/photons.ipynb #29e55762
+def photons_from(counts: np.ndarray, mask: np.ndarray, probe: np.ndarray) -> float:
+    """Photons of an exposure as the pixels that count show them, if the object spread the light no further.
+
+    Parameters
+    ----------
+    counts : (n, N, N) array
+    mask : (N, N) bool array
+        Pixels that count.
+    probe : (N, N) or (M, N, N) complex array
+        The probe, or its modes.
+    """
+    light = np.abs(np.fft.fftshift(np.fft.fft2(probe), axes=(-2, -1))) ** 2
+    light = light.reshape(-1, *mask.shape).sum(0)
+    return float(counts[:, mask].sum(dtype=np.float64) / len(counts) * light.sum() / light[mask].sum())

@@ -18,16 +18,15 @@ import numpy as np
 
 from ..contract import validate_dataset_contract
 from ..data.base import Base, MeasuredScan
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, half_dataset
 from ..data.files import FormatError, atomic_path, load_arrays, metadata_array, write_json, write_npz
 from ..data.readers.understand import NOTHING_SAID, ReadOptions
 from ..data.reconstruction import Reconstruction, read_reconstruction, write_reconstruction
 from ..design import ChosenMethod, make_base
-from ..methods.auto import half_dataset
 from ..methods.method import Method, choose_method, find_methods, load_method, split_variant
 from ..physics.limits import photons_through, rms_phase_limit
 from ..physics.optics import scale_probe
-from ..physics.photons import counts_to_amplitude, deal_photons
+from ..physics.photons import counts_to_amplitude, deal_photons, photons_from
 from ..physics.scan import canvas
 from ..quality.alignment import Aligned, Field, align, common_field, true_phase
 from ..quality.metrics import crossing, fourier_ring_correlation
@@ -35,7 +34,6 @@ from ..quality.split import Halves, SplitQuality, aligned_halves, split_quality
 from ..reconstruction import reconstruct_with, reconstruction_job
 from .study import Study
 from ..study.condition import Condition, seed_number
-from ..study.layout import job_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +41,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Make', 'NETWORK', 'SHARED_PROBE', 'OnStep', 'Placed', 'dealt_halves', 'maker', 'AgainstTruth', 'against_truth',
            'Resolved', 'light_limit', 'images_of_halves', 'below_limit', 'resolve_dataset', 'whole_scan', 'scan_base',
-           'scan_method', 'judge_for', 'resolve_file', 'study_field', 'resolve_study', 'resolved_folder',
-           'resolved_figure', 'write_resolved']
+           'scan_method', 'judge_for', 'resolve_file', 'study_field', 'resolve_study', 'resolved_figure',
+           'write_resolved']
 
 # %% ../../nbs/results/resolve.ipynb #cc14f38b
 def dealt_halves(data: Dataset, deal: int, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -320,8 +318,6 @@ def whole_scan(base: Base, seed: int = 42) -> Dataset:
     ValueError
         If the base has no counts.
     """
-    from fly64_nb.methods.lsqml import photons_from
-
     name = base.source.get("file", "the base")
     if base.counts is None:
         raise ValueError(f"{name}: found no measured counts; needed are photons that can be dealt")
@@ -520,11 +516,6 @@ def resolve_study(
         judge=judging, truth=data.object, notes=(NETWORK,) if _learns(study, method) else (), on_step=on_step,
     )  # fmt: skip
 
-# %% ../../nbs/results/resolve.ipynb #e2a660ec
-def resolved_folder(study: Study, condition: Condition, method: str, seed: int | None = None) -> Path:
-    """Where `fly64 resolve` puts what it found of a study's condition."""
-    return study.layout(seed).root / "resolve" / job_name(condition, method)
-
 # %% ../../nbs/results/resolve.ipynb #3746d949
 def resolved_figure(found: Resolved) -> Figure:
     """Ring correlations with the resolutions marked, error bars, and both halves of the first deal."""
@@ -538,7 +529,7 @@ def resolved_figure(found: Resolved) -> Figure:
         if f"complex_{name}" in table
     }
     period = quality.resolution()
-    names = {"one_seventh": "1/7", "half_bit": "half a bit"}
+    names = {"one_seventh": "1/7", "half_bit": "half-bit"}
     marks = {
         f"{words}: half period {quality.length(period[name])}": 0.5 / period[name] for name, words in names.items()
     }

@@ -166,6 +166,10 @@ class Layout:
         """What methods made of a flat object on one grid."""
         return self.comparison(condition) / "flat_objects.npz"
 
+    def resolved(self, condition: Condition, method: str) -> Path:
+        """Folder of what halves of the photons say of a method's image."""
+        return self.root / "resolve" / job_name(condition, method)
+
     def condition_metrics(self, condition: Condition) -> Path:
         """Metrics of one condition."""
         return self.comparison(condition) / "metrics.csv"
