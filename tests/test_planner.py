@@ -160,9 +160,10 @@ def test_at_one_dose_limit_the_better_overlap_is_the_one_that_the_law_says(ratio
 
 def test_views_that_are_level_are_told_to_be_level():
     plan = planned({("ML", "dense"): 2.0, ("ML", "sparse"): 2.0 * 10**0.5}, Budget(dose_gray=5e3), noise=0.05)
-    assert "not told apart from it" in plan.best_sentence() and "within the noise of another" in overlap_sentence(plan)
+    assert "the noise does not separate it from" in plan.best_sentence()
+    assert "within the noise of another" in overlap_sentence(plan)
     once = planned({("ML", "dense"): 2.0, ("ML", "sparse"): 20.0}, Budget(dose_gray=5e3), seeds=(42,))
-    assert "the noise was drawn once" in once.best_sentence() and "(one draw)" in overlap_sentence(once)
+    assert "drawn once" in once.best_sentence() and "drawn once" in overlap_sentence(once)
 
 
 def test_at_one_time_the_stage_takes_its_part():

@@ -118,7 +118,8 @@ def test_the_experiment_stands_in_the_report_and_in_the_answer(hostile):
     table = next(t for t in page.find_all("table") if t.caption and t.caption.get_text() == "The experiment")
     rows = {tr.th.get_text(): tr.td.get_text() for tr in table.tbody.find_all("tr")}
     assert rows["photon energy"] == "8.2 keV" and rows["detector pixel"] == "75 µm" and rows["object pixel"] == "63 nm"
-    assert rows["exposure of 1000 photons"] == "1 µs" and rows["exposure of 10000 photons"] == "10 µs"
+    assert rows["exposure for 1000 photons on the object"] == "1 µs"
+    assert rows["exposure for 10000 photons on the object"] == "10 µs"
     assumed = next(p for p in page.find_all("p") if p.get_text().startswith("Assumed"))
     assert "of the experiment: photon energy 8.2 keV, wavelength 0.1512 nm" in assumed.get_text()
 

@@ -248,10 +248,12 @@ def experiment_facts(known: Experiment, pixel_m: float | None = None, doses: Ite
         "attenuator lets through": known.transmission and f"{known.transmission:.4g} of them",
         "exposure time of the base": known.exposure_s and in_units(known.exposure_s, "s"),
         "shortest exposure": known.least_exposure_s and in_units(known.least_exposure_s, "s"),
-        "besides, a pattern": known.overhead_s and in_units(known.overhead_s, "s"),
+        "overhead a pattern": known.overhead_s and in_units(known.overhead_s, "s"),
         "material": known.material,
         "mass attenuation": known.absorption_m2_per_kg and f"{known.absorption_m2_per_kg:.4g} m²/kg",
     }
     times = {dose: known.at_dose(dose).exposure_s for dose in doses}
-    found |= {f"exposure of {dose:g} photons": time and in_units(time, "s") for dose, time in times.items()}
+    found |= {
+        f"exposure for {dose:g} photons on the object": time and in_units(time, "s") for dose, time in times.items()
+    }
     return {name: words for name, words in found.items() if words}

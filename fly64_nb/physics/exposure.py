@@ -44,7 +44,7 @@ def absorbed_dose(fluence: np.ndarray | float, energy_eV: float, attenuation_m2_
 
 
 def fluence_of_dose(gray: float, energy_eV: float, attenuation_m2_per_kg: float) -> float:
-    """Incident photons per square metre that a dose in gray stands for: `absorbed_dose` turned round."""
+    """Incident photons per square metre that a dose in gray stands for (inverse of `absorbed_dose`)."""
     return gray / (energy_eV * e * attenuation_m2_per_kg)
 
 # %% ../../nbs/physics/exposure.ipynb #81afc20f
@@ -63,7 +63,7 @@ def photons_in_time(
 ) -> float:
     """Photons per exposure at full flux that so many patterns can have in a time; 0 where it is too short for them.
 
-    `scan_time` and `exposure_time` turned round: seconds, number of patterns, photons a second on the sample, and the
+    The inverse of `scan_time` and `exposure_time`: seconds, number of patterns, photons a second on the sample, and the
     seconds that each pattern takes besides and that its exposure takes at least.
     """
     exposure = seconds / patterns - (overhead_s or 0.0)

@@ -149,20 +149,19 @@ def refuse_unknown(costs: Costs, budget: Budget) -> None:
     x = costs.experiment
     if budget.time_s and not x.photons_per_s:
         raise ValueError(f"--time: found no flux; needed are photons a second: {_TELL.format('photons_per_s=1e9')}")
-    lacking = {
-        "energy_keV=8": not x.energy_eV,
-        "energy_keV=8,distance_m=2,detector_um=75": not costs.pixel_m,
-        "material=SiO2": not (x.attenuation_m2_per_kg or x.material),
-    }
-    words = {
-        "energy_keV=8": "photon energy",
-        "material=SiO2": "absorption of the object (a material, or attenuation_m2_per_kg)",
-        "energy_keV=8,distance_m=2,detector_um=75": "size of an object pixel",
-    }
-    missing = [option for option, lacks in lacking.items() if lacks] if budget.dose_gray else []
+    needs = (
+        ("energy_keV=8", "photon energy", x.energy_eV),
+        ("energy_keV=8,distance_m=2,detector_um=75", "size of an object pixel", costs.pixel_m),
+        (
+            "material=SiO2",
+            "absorption of the object (a material, or attenuation_m2_per_kg)",
+            x.attenuation_m2_per_kg or x.material,
+        ),
+    )
+    missing = [(option, words) for option, words, known in needs if not known] if budget.dose_gray else []
     if missing:
-        example = ",".join(dict.fromkeys(",".join(missing).split(",")))
-        found = ", ".join(f"no {words[option]}" for option in missing)
+        example = ",".join(dict.fromkeys(",".join(option for option, _ in missing).split(",")))
+        found = ", ".join(f"no {words}" for _, words in missing)
         raise ValueError(f"--dose-limit: found {found}; needed to know gray: {_TELL.format(example)}")
 
 # %% ../../nbs/quality/planner.ipynb #15105c63
@@ -459,11 +458,13 @@ class Plan:
         if len(self.possible) < 2:
             return "nothing else fits"
         if self.possible["seeds"].iloc[0] < 2:
-            return "how sure is not known, as the noise was drawn once"
+            return "the noise was drawn once, which says nothing of luck"
         level = [where_in_words(row) for row in level_with_best(self.advice, self.best)]
         more = f" and {len(level) - 3} more" if len(level) > 3 else ""
         return (
-            f"not told apart from it: {'; '.join(level[:3])}{more}" if level else "ahead of all others beyond the noise"
+            f"the noise does not separate it from {'; '.join(level[:3])}{more}"
+            if level
+            else "ahead of all others beyond the noise"
         )
 
     def _why_nothing(self) -> str:
@@ -483,7 +484,7 @@ class Plan:
 
 # %% ../../nbs/quality/planner.ipynb #20571c8d
 def needed_sentence(plan: Plan) -> str:
-    """Whether the wanted quality can be had within the budget, how surely, and else what would be needed."""
+    """Whether a wanted quality can be had within the budget, how certain that is, and else what it would take."""
     wanted, costs, budget = _first_up(wanted_in_words(plan)), plan.costs, plan.budget
     if plan.needed.empty:
         return f"{wanted} cannot be had with this study's doses and views. {plan.advice.cheapest()}."
@@ -495,7 +496,7 @@ def needed_sentence(plan: Plan) -> str:
         return f"{wanted} cannot be had within {budget}. Nearest: {at}. {shortage_in_words(plan, row)}"
     upper = _upper_in_words(costs, row)
     if row["seeds"] < 2:
-        sure = f"The noise was drawn once, so how sure that is is not known; simulated and enough was {upper}"
+        sure = f"The noise was drawn once, which says nothing of luck; simulated, and enough, was {upper}"
     elif row["surely"]:
         sure = f"Within the uncertainty it takes no more than {upper}"
     else:
@@ -547,7 +548,7 @@ def shortage_in_words(plan: Plan, row: Mapping[str, Any]) -> str:
         parts.append(f"a sample that bears {gray_in_words(row['gray'])} ({in_short(times)} times the limit)")
     if budget.photons_per_pixel and row["photons_per_pixel"] > budget.photons_per_pixel * (1 + 1e-9):
         parts.append(f"{in_short(row['photons_per_pixel'])} photons per pixel")
-    return f"Needed would be {', and '.join(parts)}."
+    return f"It would take {', and '.join(parts)}."
 
 # %% ../../nbs/quality/planner.ipynb #470e7dcd
 def overlap_sentence(plan: Plan) -> str:
@@ -570,7 +571,7 @@ def overlap_sentence(plan: Plan) -> str:
     if any(row["standing"] == "above" for row in rows):
         verdict = f"{_view_in_words(best)} has the least error, but the study's highest dose ends the comparison"
     elif None in decided:
-        verdict = f"{kind} best, how surely is not known (one draw)"
+        verdict = f"{kind} best, but the noise was drawn once, which says nothing of luck"
     else:
         verdict = f"{kind} best, beyond the noise" if all(decided) else f"{kind} best, but within the noise of another"
     return f"Overlap at this budget, {best['method']}: {each}. {_first_up(verdict)}."

@@ -113,7 +113,7 @@ def half_correlations(full: np.ndarray, halves: Halves) -> dict[str, tuple[np.nd
 THRESHOLDS = {
     "judged": "half of the dose at 0.5 with the object, as a judge without a prior sees it",
     "one_seventh": "halves at 1/7 (correlation 0.5 with the object)",
-    "half_bit": "halves at half a bit",
+    "half_bit": "halves at the half-bit threshold",
     "full_one_seventh": "corrected to the full dose, at 1/7 (two scans of this dose each)",
 }
 
@@ -238,8 +238,9 @@ def judged_correlation(halves: Halves, judges: Halves) -> np.ndarray:
 
 # %% ../../nbs/quality/split.ipynb #36d7863a
 BLIND = (
-    "It says what another dose of photons would change. What both halves share is not in it: a wrong probe, wrong "
-    "positions, gaps and raster of the scan, a prior that smooths or invents, an iteration that stopped early.",
+    "It says how much the image would change with other photons of the same dose. What both halves share is not in it: "
+    "a wrong probe, wrong positions, gaps and raster of the scan, a prior that smooths or invents, an iteration that "
+    "stopped early.",
     "So the error can be larger than this, and the resolution is the finest that the photons can vouch for.",
 )
 

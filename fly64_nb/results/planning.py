@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 
 from ..data.experiment import in_units, parse_experiment
-from ..quality.advice import in_short, simulated_dose
+from ..quality.advice import Advice, in_short, simulated_dose
 from ..quality.planner import NO_LIMIT, Budget, Costs, Plan, at_budget, needed_costs, refuse_unknown
 from .study import Study
 
@@ -37,9 +36,9 @@ def parse_field(text: str, name: str = "--field-um") -> float:
     return area
 
 # %% ../../nbs/results/planning.ipynb #e46b3cd9
-def same_light(costs: Costs, plan: Plan) -> Budget:
+def same_light(costs: Costs, advice: Advice) -> Budget:
     """The photons per pixel of a study's cheapest condition that is enough, else of the nearest, as a budget."""
-    rows = plan.advice.doses[plan.advice.doses["view"].isin(list(costs.scans))]
+    rows = advice.doses[advice.doses["view"].isin(list(costs.scans))]
     if rows.empty:
         return NO_LIMIT
     row = rows.iloc[0]
@@ -80,10 +79,9 @@ def plan_study(
     refuse_unknown(costs, budget)
     advice = study.advice(split, with_truth_trained, **wanted)
     words = f"{field.replace('x', ' x ')} µm" if field else f"the field of the {split} split"
-    needed = needed_costs(advice, costs, budget, study.resolution)
-    plan = Plan(advice, costs, budget, at_budget(advice, costs, NO_LIMIT, study.resolution)[:0], needed, words)
-    compared = budget if budget != NO_LIMIT else same_light(costs, plan)
-    return replace(plan, budget=compared, best=at_budget(advice, costs, compared, study.resolution))
+    compared = budget if budget != NO_LIMIT else same_light(costs, advice)
+    best = at_budget(advice, costs, compared, study.resolution)
+    return Plan(advice, costs, compared, best, needed_costs(advice, costs, budget, study.resolution), words)
 
 # %% ../../nbs/results/planning.ipynb #bf1de295
 def assumed_costs(plan: Plan) -> str:
@@ -94,7 +92,7 @@ def assumed_costs(plan: Plan) -> str:
         plan.field,
         x.energy_eV and f"{x.energy_eV / 1e3:.4g} keV",
         x.flux_per_s and f"{in_short(x.flux_per_s)} photons/s on the sample",
-        x.overhead_s and f"{in_units(x.overhead_s, 's')} a pattern besides",
+        x.overhead_s and f"{in_units(x.overhead_s, 's')} overhead a pattern",
         absorbs and f"{x.material or 'the object'} absorbs {absorbs}",
         costs.pixel_m and f"object pixel {in_units(costs.pixel_m, 'm')}",
     ]
