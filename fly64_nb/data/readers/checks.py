@@ -111,7 +111,7 @@ def _in_order(path: str | Path, key: str | None, modes: np.ndarray, said: list[s
     across = np.abs(gram - np.diag(np.diag(gram))).max()
     if across > 1e-3 * power.max() or (np.diff(power) > 0).any():
         _, strength, mixed = np.linalg.svd(flat, full_matrices=False)
-        turned = (mixed * strength[:, None]).reshape(modes.shape)
+        turned = (mixed * strength[:, None]).reshape(-1, *modes.shape[1:])  # no more of them than pixels
         # a singular vector has a free phase: that of the strongest mode of the file is kept
         phase = np.exp(1j * np.angle(np.vdot(turned[0], modes[int(power.argmax())])))
         modes, power = (turned * phase).astype(np.complex64), strength**2

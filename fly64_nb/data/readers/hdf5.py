@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import h5py
 
 # %% auto #0
-__all__ = ['SIGNATURE', 'SUFFIXES', 'SEARCHED', 'HEAP', 'DAMAGE', 'RATIO', 'SMALL', 'FILTERS', 'APART', 'PIECE', 'is_regular',
+__all__ = ['SIGNATURE', 'SUFFIXES', 'SEARCHED', 'HEAP', 'DAMAGE', 'APART', 'RATIO', 'SMALL', 'FILTERS', 'PIECE', 'is_regular',
            'is_hdf5', 'heap_ends', 'heaps_end', 'links_followed', 'with_links', 'kept_open', 'opened', 'node', 'has',
            'keys_in', 'members_apart', 'dataset_at', 'as_complex', 'read_array', 'number', 'scalar', 'texts', 'text',
            'without_time', 'patterns_in', 'joined', 'beside']
@@ -218,6 +218,84 @@ def opened(path: str | os.PathLike, follow_links: bool | None = None) -> Iterato
         if not kept:
             file.close()
 
+# %% ../../../nbs/data/readers/hdf5.ipynb #c0a6d712
+APART = """
+import json, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+except (ImportError, ValueError, OSError):
+    pass
+import h5py
+def text(file, place, name):
+    if name is None:
+        return sorted(file[place])[:100000]
+    value = file[place].attrs[name] if name else file[place][()]
+    value = value.reshape(-1)[0] if getattr(value, "size", 0) == 1 else value
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value[:4096] if isinstance(value, str) else None
+for line in sys.stdin:
+    path, places = json.loads(line)
+    said = [None] * len(places)
+    try:
+        with h5py.File(path, "r") as file:
+            for number, (place, name) in enumerate(places):
+                try:
+                    said[number] = text(file, place, name)
+                except Exception:
+                    pass
+    except Exception:
+        pass
+    print(json.dumps(said), flush=True)
+"""
+
+# %% ../../../nbs/data/readers/hdf5.ipynb #338097d2
+_helper: list[tuple[int, subprocess.Popen]] = []  # the process and whose it is: a forked process starts its own
+_lock = threading.Lock()
+
+
+def _ask(request: Any, seconds: float = 10) -> Any:
+    """Answer of the process that reads texts and names; started when it is not there, ended if it takes longer.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is none.
+    """
+    with _lock:
+        if not _helper or _helper[0][0] != os.getpid() or _helper[0][1].poll() is not None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            _helper[:] = [(os.getpid(), subprocess.Popen([sys.executable, "-P", "-c", APART], text=True, **pipes))]  # type: ignore[call-overload]
+        process = _helper[0][1]
+        assert process.stdin is not None and process.stdout is not None
+        end = threading.Timer(seconds, process.kill)
+        end.start()
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+        finally:
+            end.cancel()
+
+# %% ../../../nbs/data/readers/hdf5.ipynb #4634de38
+@lru_cache(maxsize=64)
+def _apart(path: str, size: int, changed: int, places: tuple[tuple[str, str | None], ...]) -> tuple[Any, ...]:
+    """Texts of attributes, or of datasets where the name is empty, read in a process of their own.
+
+    Where the name is None, the names in a group.
+
+    Raises
+    ------
+    FormatError
+        If it does not end.
+    """
+    try:
+        return tuple(_ask([path, places]))
+    except (OSError, ValueError):
+        raise FormatError(
+            path, None, "damaged texts or groups, on which the library falls or does not end", "undamaged ones"
+        ) from None
+
 # %% ../../../nbs/data/readers/hdf5.ipynb #8b852ef7
 class _Elsewhere(FormatError):
     """A key leads into another file."""
@@ -283,12 +361,24 @@ def has(group: Any, key: str) -> bool:
 
 
 def keys_in(group: Any, key: str = "/") -> list[str]:
-    """Names in a group, sorted; none if it is no group."""
+    """Names in a group, sorted; none if it is no group.
+
+    Raises
+    ------
+    FormatError
+        If they are damaged.
+    """
     import h5py
 
     found = node(group, key)
-    with _guarded(group, key):
-        return sorted(found) if isinstance(found, h5py.Group) else []
+    if not isinstance(found, h5py.Group):
+        return []
+    path = found.file.filename
+    state = os.stat(path)
+    names = _apart(path, state.st_size, state.st_mtime_ns, ((found.name, None),))[0]
+    if names is None:
+        raise FormatError(path, key, "a group whose names cannot be read", "an undamaged HDF5 file")
+    return list(names)
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #236d84f6
 RATIO = 1100  # the best that deflate can do is 1032
@@ -372,8 +462,7 @@ def dataset_at(file: Any, key: str, all_of_it: bool = False) -> Any:
 
     path, found = file.file.filename, node(file, key)
     if not isinstance(found, h5py.Dataset):
-        with _guarded(path, key):
-            there = sorted(file) if isinstance(file, h5py.Group) else []
+        there = keys_in(file, ".")
         raise FormatError(path, key, f"keys {there}" if found is None else "a group", "a dataset of this name")
     with _guarded(path, key):
         path = found.file.filename
@@ -481,80 +570,6 @@ def number(group: Any, key: str) -> float | None:
 def scalar(group: Any, key: str) -> float | None:
     """A positive, finite number from a dataset or an attribute; None if it is absent, zero, NaN or no number."""
     return known(number(group, key))
-
-# %% ../../../nbs/data/readers/hdf5.ipynb #c0a6d712
-APART = """
-import json, sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
-except (ImportError, ValueError, OSError):
-    pass
-import h5py
-def text(file, place, name):
-    value = file[place].attrs[name] if name else file[place][()]
-    value = value.reshape(-1)[0] if getattr(value, "size", 0) == 1 else value
-    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return value[:4096] if isinstance(value, str) else None
-for line in sys.stdin:
-    path, places = json.loads(line)
-    said = [None] * len(places)
-    try:
-        with h5py.File(path, "r") as file:
-            for number, (place, name) in enumerate(places):
-                try:
-                    said[number] = text(file, place, name)
-                except Exception:
-                    pass
-    except Exception:
-        pass
-    print(json.dumps(said), flush=True)
-"""
-
-# %% ../../../nbs/data/readers/hdf5.ipynb #338097d2
-_helper: list[tuple[int, subprocess.Popen]] = []  # the process and whose it is: a forked process starts its own
-_lock = threading.Lock()
-
-
-def _ask(request: Any, seconds: float = 10) -> Any:
-    """Answer of the process that reads texts, which is started when it is not there; it is ended if it takes longer.
-
-    Raises
-    ------
-    OSError, ValueError
-        If there is none.
-    """
-    with _lock:
-        if not _helper or _helper[0][0] != os.getpid() or _helper[0][1].poll() is not None:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            _helper[:] = [(os.getpid(), subprocess.Popen([sys.executable, "-P", "-c", APART], text=True, **pipes))]  # type: ignore[call-overload]
-        process = _helper[0][1]
-        assert process.stdin is not None and process.stdout is not None
-        end = threading.Timer(seconds, process.kill)
-        end.start()
-        try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-        finally:
-            end.cancel()
-
-# %% ../../../nbs/data/readers/hdf5.ipynb #4634de38
-@lru_cache(maxsize=64)
-def _apart(path: str, size: int, changed: int, places: tuple[tuple[str, str], ...]) -> tuple[str | None, ...]:
-    """Texts of attributes, or of datasets where the name is empty, read in a process of their own.
-
-    Raises
-    ------
-    FormatError
-        If it does not end.
-    """
-    try:
-        return tuple(_ask([path, places]))
-    except (OSError, ValueError):
-        raise FormatError(
-            path, None, "damaged texts, on which the library falls or does not end", "undamaged ones"
-        ) from None
 
 # %% ../../../nbs/data/readers/hdf5.ipynb #48dc8e82
 def _text_place(group: Any, key: str) -> tuple[str, tuple[str, str]] | str | None:
