@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from fly64_nb.methods.networks.patch_networks import PatchNetwork
 
 # %% auto #0
-__all__ = ['REMEDIES', 'Target', 'TrainingSettings', 'profile_settings', 'best_precision', 'split_photons', 'validation_rows',
-           'Examples', 'batches', 'Optics', 'known_optics', 'identity', 'make_network', 'fit_network', 'train_network',
-           'device_name', 'reconstruct_with_network']
+__all__ = ['REMEDIES', 'Target', 'Batch', 'TrainingSettings', 'profile_settings', 'best_precision', 'split_photons',
+           'validation_rows', 'Examples', 'batches', 'Optics', 'known_optics', 'identity', 'make_network',
+           'step_function', 'mean_loss', 'pieces', 'fit_network', 'train_network', 'device_name',
+           'reconstruct_with_network']
 
 # %% ../../../nbs/methods/networks/learning.ipynb #0fec818c
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -269,11 +271,42 @@ def make_network(
     made.diffraction.set_detector(optics.mask, optics.background)
     return made
 
+# %% ../../../nbs/methods/networks/learning.ipynb #301fd87f
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+def step_function(step: Callable[[Batch], dict[str, Any]]) -> Callable[[Batch], dict[str, Any]]:
+    """A step of a Keras model, as a graph where Keras works on TensorFlow; elsewhere as it is."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return step
+    import tensorflow as tf
+
+    return tf.function(step, reduce_retracing=True, jit_compile=False)
+
+
+def mean_loss(network: PatchNetwork, step: Callable[[Batch], dict[str, Any]], shown: Iterable[Batch]) -> float:
+    """Mean loss of the steps on some batches, by their sizes."""
+    network.reset_metrics()
+    for batch in shown:
+        logs = step(batch)
+    return float(logs["loss"])
+
+
+def pieces(batch: Batch, size: int) -> Iterator[Batch]:
+    """A batch in smaller ones of `size` groups, the last as large as what is left."""
+    inputs, targets = batch
+    for i in range(0, len(targets), size):
+        yield {name: array[i : i + size] for name, array in inputs.items()}, targets[i : i + size]
+
 # %% ../../../nbs/methods/networks/learning.ipynb #4ce2cbcf
 def fit_network(
     network: PatchNetwork, training: Examples, validation: Examples, on_epoch: OnEpoch, started: float
 ) -> pd.DataFrame:
     """Fit a network, and leave it with the weights of its best epoch.
+
+    It ends early where the validation loss has not fallen for `patience`, or a loss is not finite.
 
     Returns
     -------
@@ -289,31 +322,22 @@ def fit_network(
     epochs = max(1, round(settings.images / (steps * size * members)))
     # photons of the validation patterns are dealt once, so that epochs can be compared
     checks = validation.batch(validation.groups(settings.seed), np.random.default_rng([settings.seed, 1, 1]))
-    times: list[float] = []
-
-    def end(epoch: int, logs: dict[str, float]) -> None:
-        times.append(time.perf_counter() - started)
-        on_epoch(epoch + 1, epochs, **{name: float(logs[name]) for name in ("loss", "val_loss")})
-
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
     network.compile(keras.optimizers.Adam(rate), jit_compile=False)
-    patience = max(3, round(settings.patience * epochs))
-    history = network.fit(
-        batches(training, size),
-        steps_per_epoch=steps,
-        epochs=epochs,
-        verbose=0,
-        shuffle=False,
-        validation_data=checks,
-        validation_batch_size=size,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=end),
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True),
-        ],
-    ).history
-    losses = {name: history[name] for name in ("loss", "val_loss")}
-    return pd.DataFrame({"epoch": np.arange(1, len(times) + 1), **losses, "seconds": times})
+    network.optimizer.build(network.trainable_variables)
+    train, check = step_function(network.train_step), step_function(network.test_step)
+    patience, shown = max(3, round(settings.patience * epochs)), batches(training, size)
+    best, weights, rows = (np.inf, 0), network.get_weights(), []
+    for epoch in range(1, epochs + 1):
+        losses = mean_loss(network, train, islice(shown, steps)), mean_loss(network, check, pieces(checks, size))
+        rows.append((epoch, *losses, time.perf_counter() - started))
+        on_epoch(epoch, epochs, loss=losses[0], val_loss=losses[1])
+        if losses[1] < best[0]:
+            best, weights = (losses[1], epoch), network.get_weights()
+        if epoch - best[1] >= patience or not np.isfinite(losses).all():
+            break
+    network.set_weights(weights)
+    return pd.DataFrame(rows, columns=["epoch", "loss", "val_loss", "seconds"])
 
 # %% ../../../nbs/methods/networks/learning.ipynb #ded70d4c
 def train_network(
