@@ -120,7 +120,10 @@ class NotebookShell(InteractiveShell):
         from IPython.core.pylabtools import retina_figure
 
         def picture(figure: Any) -> tuple[bytes, dict[str, Any]] | None:
-            # figures come with a layout of their own: drawn once, not once more to find their edges; and quickly packed
+            # the layout is found once and the figure drawn once, not once more for its edges; and quickly packed
+            if engine := figure.get_layout_engine():
+                engine.execute(figure)
+                figure.set_layout_engine("none")
             drawn = retina_figure(figure, bbox_inches=None, pil_kwargs={"compress_level": 1})
             return drawn and (drawn[0], {**drawn[1], **({"alt": describe(figure)} if describe else {})})
 

@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from .style import AMPLITUDE, COUNTS, ERROR, PHASE, WRAPPED
-from .style import add_scale_bar, extent_of, panels, robust_limits, show_image
+from .style import add_scale_bar, extent_of, grid, panels, robust_limits, show_image
 
 # %% auto #0
 __all__ = ['show_base', 'show_patterns', 'show_patches', 'show_object', 'show_reconstruction', 'show_comparison', 'show_gallery']
@@ -166,15 +166,20 @@ def show_reconstruction(
     loss_label : str
         What the loss is.
     """
-    fig, axes = plt.subplots(2, 3, figsize=(12, 6.6), layout="constrained", width_ratios=[1.3, 1.3, 1])
+    fig, axes = grid(2, (2.9, 2.9, 2.2), 2.4, 0.7, 0.9, (0.85, 1.4))
     _show_object(axes[0, :2], obj, _centred_phase(obj, lit), lit, origin=origin)
     _show_probe(axes[1, :2], probe, "sqrt(photons / px)")
     for ax in axes[:, :2].flat:
         add_scale_bar(ax, pixel_size_m)
+    for ax in axes[:, 1]:
+        ax.set_ylabel("")  # that of its neighbour
     axes[1, 2].axis("off")
     if len(loss):
         axes[0, 2].semilogy(np.arange(1, len(loss) + 1), loss, ".-")
-        axes[0, 2].set(title="loss", xlabel="epoch", ylabel=loss_label)
+        axes[0, 2].set(title="loss", xlabel="epoch")
+        axes[0, 2].set_ylabel(loss_label, fontsize="small")
+        axes[0, 2].yaxis.tick_right()
+        axes[0, 2].yaxis.set_label_position("right")  # on its left is a colour bar
     else:
         axes[0, 2].axis("off")
     fig.suptitle(title)
@@ -196,9 +201,10 @@ def _show_channel(
         wrong = ax.imshow(error, cmap=ERROR, vmin=-span, vmax=span, extent=extent)
         ax.set_title(f"{name}: {channel} error")
     axes[1, 0].axis("off")
-    for bar, place in ((shown, axes[0]), *([(wrong, axes[1])] if errors else [])):
+    for bar, last in ((shown, axes[0, -1]), *([(wrong, axes[1, -1])] if errors else [])):
+        beside = last.inset_axes((1.04, 0, 0.05, 1), label="<colorbar>")
         # a wide field leaves no room for more than small letters
-        place[0].figure.colorbar(bar, ax=place, fraction=0.05).set_label(unit, fontsize="small")
+        last.figure.colorbar(bar, cax=beside).set_label(unit, fontsize="small")
 
 # %% ../../nbs/show/images.ipynb #b81bc847
 def show_comparison(
@@ -227,9 +233,7 @@ def show_comparison(
     images = {"truth": truth, **methods}
     phases = phases or {name: np.angle(image) for name, image in images.items()}
     h, w = truth.shape
-    size = 3.1 * len(images) + 1.2, 4 * (2.9 * h / w + 0.4) + 0.9
-    grid: dict[str, Any] = {"layout": "constrained", "squeeze": False, "sharex": True, "sharey": True}
-    fig, axes = plt.subplots(4, len(images), figsize=size, **grid)
+    fig, axes = grid(4, (2.9,) * len(images), 2.9 * h / w, 0.8, 1.0, (0.4, 0.2), sharex=True, sharey=True)
     extent = extent_of((h, w), origin)
     amplitudes = {name: np.abs(image) for name, image in images.items()}
     _show_channel(axes[:2], amplitudes, "amplitude", "transmission", AMPLITUDE, extent)

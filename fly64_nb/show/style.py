@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'SPLIT_COLOURS', 'COLOURS', 'MARKERS',
-           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'robust_limits', 'panels', 'describe']
+           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'grid', 'robust_limits', 'panels', 'describe']
 
 # %% ../../nbs/show/style.ipynb #b9255439
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
@@ -101,8 +101,48 @@ def show_image(
     if limits is not None:
         kwargs |= {"vmin": limits[0], "vmax": limits[1]}
     shown = ax.imshow(image, cmap=cmap, extent=extent_of(image.shape, origin), **kwargs)
-    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.85)
+    # beside the image itself, as high as it is: no layout has to find a place for it
+    ax.figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.05, 1), label="<colorbar>"), label=label)
     ax.set(title=title, xlabel="x (px)", ylabel="y (px)")
+
+# %% ../../nbs/show/style.ipynb #3be22c03
+def grid(
+    rows: int,
+    columns: Sequence[float],
+    high: float,
+    left: float,
+    right: float,
+    between: tuple[float, float],
+    **kwargs: Any,
+) -> tuple[Figure, np.ndarray]:
+    """Figure with panels of given sizes in inches, which needs no layout to be found: that costs as much as drawing.
+
+    Parameters
+    ----------
+    rows : int
+    columns : sequence of float
+        Width of the panels in each column.
+    high : float
+        Height of a panel.
+    left, right : float
+        Room for what stands beside the panels.
+    between : (float, float)
+        Room between two rows, which a title and the numbers of an axis need, and between two columns.
+    kwargs
+        For ``plt.subplots``.
+
+    Returns
+    -------
+    Figure, (rows, columns) array of Axes
+    """
+    top, bottom = 0.8, 0.55
+    width = left + sum(columns) + between[1] * (len(columns) - 1) + right
+    height = top + rows * high + between[0] * (rows - 1) + bottom
+    inside = {"left": left / width, "right": 1 - right / width, "top": 1 - top / height, "bottom": bottom / height}
+    gaps = {"hspace": between[0] / high, "wspace": between[1] * len(columns) / sum(columns)}
+    kwargs |= {"squeeze": False, "gridspec_kw": {**inside, **gaps, "width_ratios": list(columns)}}
+    fig, axes = plt.subplots(rows, len(columns), figsize=(width, height), **kwargs)
+    return fig, axes
 
 # %% ../../nbs/show/style.ipynb #264b13dc
 def robust_limits(*images: np.ndarray, share: float = 0.5) -> tuple[float, float]:
