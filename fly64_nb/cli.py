@@ -32,13 +32,13 @@ __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 
            'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'option', 'takes',
            'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init', 'design',
            'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results', 'runner_options',
-           'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown', 'tell_resolved',
-           'conditions_of', 'resolve', 'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena',
-           'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase',
-           'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of',
-           'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since',
-           'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'lost_table', 'tell_lost',
-           'plan_table', 'tell_plan', 'tell_costs', 'advise']
+           'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown', 'resolve_scan',
+           'chosen_images', 'resolved_table', 'tell_images', 'resolve_images', 'resolve', 'scores_table', 'tell_scores',
+           'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values',
+           'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap',
+           'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status',
+           'logs', 'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
+           'advice_rows', 'advice_tables', 'lost_table', 'tell_lost', 'plan_table', 'tell_plan', 'tell_costs', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -571,13 +571,15 @@ def convert(file: AnyFile, out: Written, **options: Any) -> None:
 FILE_OR_STUDY = Annotated[
     Path, typer.Argument(metavar="FILE|STUDY", help="A scan of any format with its counts, or a study root.")
 ]
+_METHOD = "Method to ask, such as MAP or ML+probe: of a file one, by default ML; of a study its own, by default all;"
+_DEALS = "How often the photons are dealt into halves; each deal takes two reconstructions."
 RESOLVING = (
-    option("--method", str, "ML", "Method to ask, such as MAP or ML+probe; of a study one of its own, networks too."),
-    option("--deals", int, 2, "How often the photons are dealt in halves; each costs two reconstructions.", min=1),
+    option("--method", list[str], [], f"{_METHOD} may be given again."),
+    option("--deals", int, 2, _DEALS, min=1),
     option("--judge", str, "ML", "Method without a prior that judges one that has a prior, from the other half."),
-    option("--no-judge", bool, False, "Leave the judge out: quicker, and blind to what a prior costs."),
-    option("--output", Path | None, None, "Folder for picture and tables; FILE_resolve, or STUDY/resolve/... without."),
-    option("--profile", str, "quick", "Of a file: whose settings the method has: tiny, quick, full, paper."),
+    option("--no-judge", bool, False, "Leave the judge out: quicker, but what a prior costs is not seen."),
+    option("--output", Path | None, None, "Of a file: folder for picture and tables, FILE_resolve if not given."),
+    option("--profile", str, "quick", "Of a file: whose settings the method has, tiny, quick, full or paper."),
 )
 
 
@@ -592,61 +594,137 @@ def steps_shown() -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, of, words: bar.update(task, completed=done, total=of, description=words)
 
 # %% ../nbs/cli.ipynb #581372e9
-def tell_resolved(found: Any, folder: Path) -> None:
-    """Print what halves of the photons say, and write it."""
-    from fly64_nb.results.resolve import write_resolved
+def resolve_scan(file: Path, options: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Ask a scan's file, print what halves of its photons say, and write it."""
+    from fly64_nb.data.readers.understand import read_options
+    from fly64_nb.results.resolve import resolve_file, write_resolved
 
+    if file.is_dir():
+        raise ValueError(f"{file}: found a folder without study.json; needed is a study root, or a scan's file")
+    methods = options["method"] or ["ML"]
+    if len(methods) > 1:
+        raise ValueError(f"--method: found {len(methods)}; needed is one, since a file is asked with one method")
+    said = {"profile": options["profile"], "readers": options["reader"], "options": read_options(reading_from(options))}
+    with steps_shown() as on_step:
+        found = resolve_file(file, methods[0], **asked, **said, on_step=on_step)
     for line in found.sentences():
         tell(line)
-    for path in write_resolved(folder, found):
+    for path in write_resolved(options["output"] or Path(f"{file.name.split('.')[0]}_resolve"), found):
         tell(f"wrote {path}")
 
+# %% ../nbs/cli.ipynb #7fd3145c
+def chosen_images(opened: Any, options: Mapping[str, Any], asked: Mapping[str, Any]) -> list[Job]:
+    """Jobs of the images of a study that filters choose, in its order."""
+    from fly64_nb.results.resolve_jobs import resolve_jobs
 
-def conditions_of(study: Path, options: Mapping[str, Any]) -> list[Any]:
-    """Conditions of a study that filters choose, in its order."""
+    jobs, _ = filtered_jobs(opened.path, {**options, "phase": "f", "only": ()})
+    values = [{k: v for k, v in job.condition.items() if k not in ("gridsize", "method")} for job in jobs]
+    conditions = dict.fromkeys(opened.condition(**one) for one in values if "dose" in one)
+    return resolve_jobs(opened, conditions, options["method"], **asked, seed=options["seed"] or None)
+
+
+# what is predicted beside what is true, in eighty characters
+_PREDICTED = {
+    "predicted (rad)": "predicted\nerror (rad)",
+    "true (rad)": "true",
+    "half period (px)": "half period\n(px)",
+    "half period (nm)": "\n(nm)",
+    "true half period (px)": "true\n(px)",
+    "68% bars hold": "68 %\nholds",
+    "95% bars hold": "95 %\nholds",
+}
+
+
+def resolved_table(results: Sequence[tuple[Job, Any]]) -> Table:
+    """What halves of the photons predict, beside the truth, for the terminal."""
+    from rich.table import Table
+
+    from fly64_nb.results.resolved import result_numbers
+
+    axes = list(dict.fromkeys(name for job, _ in results for name in job.condition))
+    table = Table(title="Predicted by halves of the photons, and true", box=None, padding=(0, 1, 0, 0))
+    for name in (*axes, *_PREDICTED):
+        is_text = name in ("view", "split", "method")
+        table.add_column(_PREDICTED.get(name, name), justify="left" if is_text else "right", no_wrap=True)
+    text = lambda value: f"{value:g}" if isinstance(value, float) else str(value)
+    for job, result in results:
+        numbers = result_numbers(result)
+        write = lambda name, value: (
+            "–" if math.isnan(value) else f"{value:.0%}" if "hold" in name
+            else f"{value:.4f}" if "rad" in name else "none" if math.isinf(value) else f"{value:.3g}"
+        )  # fmt: skip
+        cells = [write(name, numbers[name]) for name in _PREDICTED]
+        table.add_row(*(text(job.condition.get(axis, "")) for axis in axes), *cells)
+    return table
+
+# %% ../nbs/cli.ipynb #bc67c2a8
+def tell_images(name: Path, results: Sequence[JobResult], left_out: Sequence[Mapping[str, Any]]) -> None:
+    """Print what halves say of a study's images: of one in words, of several as a table; then what is not there."""
+    from fly64_nb.results.resolved import read_result
+
+    made = [(r.job, read_result(r.job.output_dir)) for r in results if r.status in ("done", "up to date")]
+    if len(made) == 1:
+        for line in made[0][1].sentences:
+            tell(line)
+    elif made:
+        console.print(resolved_table(made))
+        tell("half period: by the judge, where there is one; else where the halves correlate by 1/7.")
+        tell("holds: share of the pixels whose error bar of 68 or 95 % holds the truth.")
+        tell(made[0][1].blind)
+    if made:
+        folder = made[0][0].output_dir if len(made) == 1 else name / "resolve"
+        tell(f"pictures, tables and arrays: {folder}; to have them in the report: fly64 report {name}")
+    for row in left_out:
+        tell(f"left out {row['name']}: {row['reason']}", "yellow")
+    for r in results:
+        if r.status in ("failed", "skipped", "left out"):
+            log = f" (log {r.job.log_path})" if r.status == "failed" else ""
+            tell(f"{r.status} {r.job.title}: {r.detail}{log}", "red" if r.status == "failed" else "yellow")
+
+# %% ../nbs/cli.ipynb #efd3c525
+def resolve_images(study: Path, options: Mapping[str, Any], asked: Mapping[str, Any]) -> list[JobResult]:
+    """Ask the images of a study that filters choose, as far as that was not done, and print what came of it."""
+    from fly64_nb.engine.cluster import Runner
+    from fly64_nb.engine.graph import plan_jobs
+    from fly64_nb.engine.inputs import ready_jobs, writers_of
+    from fly64_nb.engine.progress import TerminalWatch
+    from fly64_nb.results.plan import study_jobs
+    from fly64_nb.results.resolve_jobs import RESOLVE, expected_seconds
     from fly64_nb.results.study import open_study
 
-    asked = {**options, "phase": "f", "only": ()}
-    opened, (jobs, _) = open_study(study), filtered_jobs(study, asked)
-    known = ("gridsize", "method")
-    values = [{k: v for k, v in job.condition.items() if k not in known} for job in jobs]
-    return list(dict.fromkeys(opened.condition(**one) for one in values))
+    if options["output"]:
+        needed = f"none, since a study keeps its own in {study / 'resolve'}"
+        raise ValueError(f"--output: found {options['output']}; needed is {needed}")
+    opened = open_study(study.resolve())
+    chosen = chosen_images(opened, options, asked)
+    ready, left_out = ready_jobs(chosen, writers_of(study_jobs(opened.path, opened.design)), allow_missing=True)
+    with (
+        Runner(opened.path, spoken(), options["workers"]) as runner,
+        TerminalWatch(opened.path, {RESOLVE: "halves of photons"}, console=console) as watch,
+    ):
+        watch.expect(ready, expected_seconds(opened, ready))
+        results = runner.run(plan_jobs(ready), watch)
+    tell_images(study, results, left_out)
+    return results
 
 # %% ../nbs/cli.ipynb #e0731c33
 @app.command()
-@takes(*RESOLVING, *filters("dose", "view", "split", "at", "seed"), *OF_A_FILE)
+@takes(*RESOLVING, *filters("dose", "view", "split", "at", "seed"), WORKERS, *OF_A_FILE)
 def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
-    """Resolution, phase error and error bars without a truth: from two halves of the photons, reconstructed alike.
+    """Resolution, phase error and error bars without a truth, from two reconstructions of half the photons each.
 
-    Of a scan's file with counts, or of conditions of a study (--dose 1e4 --view dense --split test), which tells the
-    true error beside what is predicted. What both halves share, such as a wrong probe, is in no half.
+    Of a scan's file with its counts, or of a study: of all its reconstructions, or of those that --method, --dose,
+    --view and --split choose. A study knows the truth, and tells the true error beside the predicted one. What was
+    asked before and is the same still is not asked again. What both halves share, such as a wrong probe, is not seen.
     """
-    from fly64_nb.data.readers.understand import read_options
-    from fly64_nb.results.resolve import resolve_file, resolve_study
-    from fly64_nb.results.study import open_study
-    from fly64_nb.study.layout import Layout, job_name
+    from fly64_nb.study.layout import Layout
 
     with refusals():
-        said = read_options(reading_from(options))
         asked = {"judge": "" if options["no_judge"] else options["judge"], "deals": options["deals"]}
-        method, output, seed = options["method"], options["output"], options["seed"] or None
-        if not Layout(of).study_json.is_file():
-            if of.is_dir():
-                raise ValueError(f"{of}: found a folder without study.json; needed is a study root, or a scan's file")
-            about = {"profile": options["profile"], "readers": options["reader"], "options": said}
-            with steps_shown() as on_step:
-                found = resolve_file(of, method, **asked, **about, on_step=on_step)
-            tell_resolved(found, output or Path(f"{of.name.split('.')[0]}_resolve"))
-            return
-        opened = open_study(of.resolve())
-        conditions = conditions_of(opened.path, options)
-        for condition in conditions:
-            with steps_shown() as on_step:
-                found = resolve_study(opened, condition, method, **asked, seed=seed, on_step=on_step)
-            folder = output or opened.layout(seed).resolved(condition, method)
-            if output and len(conditions) > 1:
-                folder = output / job_name(condition, method)
-            tell_resolved(found, folder)
+        if Layout(of).study_json.is_file():
+            fail_if_failed(resolve_images(of, options, asked))
+        else:
+            resolve_scan(of, options, asked)
 
 # %% ../nbs/cli.ipynb #00288c14
 IMAGES = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Reconstructions in files of any format.")]
@@ -654,17 +732,65 @@ SCORING = (
     option("--truth", Path | None, None, "File with the true object, of the same scan."),
     option("--counts", Path | None, None, "File with counts of the same positions that no image was made of."),
     option("--halves", bool, False, "The two images are of two halves of the photons, or of two scans."),
-    option("--output", Path | None, None, "Folder for picture and tables."),
+    option("--output", Path | None, None, "Folder for picture and tables; without, nothing is written."),
 )
+
+
+# heads and decimals that let the tables fit into eighty characters
+_SCORES = {
+    "phase RMSE (rad)": ("phase\nRMSE (rad)", ".4f"),
+    "phase MS-SSIM": ("phase\nMS-SSIM", ".3f"),
+    "phase contrast kept": ("contrast\nkept", ".3f"),
+    "amplitude RMSE": ("amplitude\nRMSE", ".4f"),
+    "half period (px)": ("half period\n(px)", ".2f"),
+    "nats a pattern": ("nats\na pattern", ".1f"),
+    "behind the best": ("behind\nthe best", ".2f"),
+    "standard error": ("standard\nerror", ".2f"),
+}
+
+
+def scores_table(rows: Any, title: str) -> Table:
+    """Numbers of each image for the terminal, in the order of the rows."""
+    from rich.table import Table
+
+    wide = min(len(title), console.width)  # else the title is broken to the table's width
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), min_width=wide)
+    table.add_column("image", overflow="fold")
+    for name in rows:
+        table.add_column(_SCORES.get(name, (str(name),))[0], justify="right", overflow="fold")
+    for image, values in rows.iterrows():
+        forms = [_SCORES.get(name, ("", ".3f"))[1] for name in rows]
+        table.add_row(str(image), *("–" if math.isnan(v) else f"{v:{form}}" for v, form in zip(values, forms)))
+    return table
+
+# %% ../nbs/cli.ipynb #e1405bd9
+def tell_scores(found: Any) -> None:
+    """Print field and tables, the best image first, and what their numbers mean."""
+    from fly64_nb.results.score import headline_scores
+
+    h, w = found.where.shape
+    tell(f"field of {h} x {w} px that all images have lit; each is aligned with {found.reference}")
+    if len(found.metrics):
+        console.print(scores_table(headline_scores(found.metrics), "Against the truth"))
+        tell("half period: where the correlation with the truth falls to 0.5; contrast kept: 1 is all")
+    if len(found.held_out):
+        console.print(scores_table(found.held_out, "By photons that no image was made of"))
+        tell("nats: log-likelihood of the counts; a lead counts if it is several standard errors")
+    if not (len(found.metrics) or len(found.held_out)):
+        console.print(scores_table(found.agreement, "Agreement: correlation of the images, 1 is the same"))
+        tell("this says who agrees with whom, not who is right: for that give --truth or --counts")
+    for line in found.split.sentences() if found.split else ():
+        tell(line)
 
 
 @app.command()
 @takes(*SCORING, *OF_A_FILE)
 def score(images: IMAGES, **options: Any) -> None:
-    """Whose image is better: reconstructions of any programs in one field, aligned in one way, measured alike.
+    """Whose image is better: reconstructions by any programs, in one field, aligned in one way, measured alike.
 
     With --truth by every metric of a study; with --counts by the likelihood of photons that none of them saw; with
-    neither it says how far the images agree. They need an object, a probe and the positions of the same scan.
+    neither it says how far the images agree. Files are Ptychodus products, those of pty-chi and PtyPy, NPZ and others;
+    each needs an object, a probe and the positions of the same scan.
     """
     from fly64_nb.data.readers.understand import read_options
     from fly64_nb.results.score import score as measure
@@ -673,13 +799,7 @@ def score(images: IMAGES, **options: Any) -> None:
     with refusals():
         said = {name: options[name] for name in ("truth", "counts", "halves")}
         found = measure(images, readers=options["reader"], options=read_options(reading_from(options)), **said)
-        h, w = found.where.shape
-        tell(f"field {h} x {w} px, every image aligned with {found.reference}")
-        tell(found.table().to_string(float_format=lambda value: f"{value:.4g}"))
-        if not (said["truth"] or said["counts"]):
-            tell("magnitude of the complex correlation: who agrees with whom, not who is right")
-        for line in found.split.sentences() if found.split else ():
-            tell(line)
+        tell_scores(found)
         for path in write_scores(options["output"], found) if options["output"] else ():
             tell(f"wrote {path}")
 

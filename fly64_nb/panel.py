@@ -5,7 +5,9 @@
 # %% ../nbs/panel.ipynb #3fd44957
 from __future__ import annotations
 
+import base64
 import html
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,8 @@ from matplotlib.figure import Figure
 
 from .quality.dose_lost import factor_in_short
 from .results.imperfection import LostDose, dose_lost_of
+from .results.resolve_jobs import outdated, resolve_job
+from .results.resolved import KeptResult, command_for, read_result, result_numbers
 from .results.study import FieldImage, NotMadeError, Study, open_study
 from .engine.job import Job
 from .show.dose_lost import lost_bar, lost_html, lost_limits
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['CHANNELS', 'LEFT', 'TOP', 'BOTTOM', 'GAP', 'BAR', 'LOOK', 'Window', 'arrange', 'channel_of', 'channel_limits',
            'panel_grid', 'draw_panels', 'metrics_html', 'log_html', 'link_html', 'notebook_html', 'log_text',
-           'dose_lost_html', 'describe_window', 'describe_panels', 'choice', 'axis_controls', 'display_controls',
-           'embed', 'window_in', 'Explorer', 'explore']
+           'dose_lost_html', 'halves_figure', 'inline_html', 'halves_html', 'describe_window', 'describe_panels',
+           'choice', 'axis_controls', 'display_controls', 'embed', 'window_in', 'Explorer', 'explore']
 
 # %% ../nbs/panel.ipynb #3419a664
 def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
@@ -226,6 +230,47 @@ def dose_lost_html(lost: LostDose | None, view: str, method: str) -> str:
         f"<div style='line-height:1.4;font-size:.9em'>{table}<ul>{lines}</ul></div></details>"
     )
 
+# %% ../nbs/panel.ipynb #ae7b118a
+def halves_figure(result: KeptResult) -> Figure:
+    """What halves predict of a study's image, beside the truth."""
+    from fly64_nb.show.split import show_against_truth
+
+    table, arrays = result.rings, result.arrays
+    names = [name for name in ("halves", "object", "judged") if f"complex_{name}" in table]
+    rings = {name: table[f"complex_{name}"].to_numpy() for name in names}
+    rings |= {name: table[name].to_numpy() for name in ("frequency", "half_bit")}
+    true, title = table["complex_truth"].to_numpy(), str(result.record["title"])
+    pixel = result.record["pixel_size_m"]
+    return show_against_truth(rings, arrays["phase_std"], arrays["phase_error"], true, title, pixel)
+
+
+def inline_html(figure: Figure, words: str) -> str:
+    """A figure as an image within HTML, with words for those who cannot see it."""
+    with io.BytesIO() as page:
+        figure.savefig(page, format="png", dpi=100)
+        data = base64.b64encode(page.getvalue()).decode()
+    look = "max-width:100%;height:auto"
+    return f"<img src='data:image/png;base64,{data}' alt='{html.escape(words, quote=True)}' style='{look}'>"
+
+# %% ../nbs/panel.ipynb #477699eb
+def halves_html(study: Study, asked: Mapping[str, Any], method: str) -> str:
+    """What halves of the photons say of an image, or the command that asks it."""
+    condition = study.condition(**{name: value for name, value in asked.items() if name != "seed"})
+    job = resolve_job(study, condition, method, judge="", seed=asked["seed"])
+    if not job.outputs[0].is_file():
+        command = command_for(study, condition, method, asked["seed"])
+        return f"<p>Not asked yet. This asks it: <code>{html.escape(command)}</code></p>"
+    result = read_result(job.output_dir)
+    numbers, why = result_numbers(result), outdated(job)
+    predicted, true = (f"{numbers[name]:.4f}" for name in ("predicted (rad)", "true (rad)"))
+    words = f"phase error predicted {predicted} rad RMS, true {true} rad RMS"
+    stale = f"<p><b>Out of date:</b> {html.escape(why)}.</p>" if why else ""
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in result.sentences[1:])
+    return (
+        f"<div style='line-height:1.4;font-size:.9em'>{stale}<p><b>{html.escape(words[0].upper() + words[1:])}</b></p>"
+        f"{inline_html(halves_figure(result), f'{method}: {words}')}<ul>{lines}</ul></div>"
+    )
+
 # %% ../nbs/panel.ipynb #54dc8dd4
 Window = tuple[float, float, float, float]  # left, right, bottom, top in object pixels
 
@@ -316,9 +361,9 @@ class Explorer(widgets.VBox):
         ``dose``, ``view``, each further axis, ``split``, ``seed``, ``method``, ``beside``, ``channel``, ``job``.
     figure, panels : Figure, list of Axes
         The picture; its panels share their axes.
-    message, words, metrics, lost, links, log_box : widgets
-        Why something is missing; the picture in words; the table; what imperfections cost; the executed notebook; the
-        log.
+    message, words, metrics, lost, halves, links, log_box : widgets
+        Why something is missing; the picture in words; the table; what imperfections cost; what halves of the photons
+        say, once it is opened; the executed notebook; the log.
     window : (left, right, bottom, top) or None
         What a zoom has chosen in object pixels; None: everything.
     """
@@ -334,6 +379,8 @@ class Explorer(widgets.VBox):
         self.canvas = embed(self.figure)
         self.message, self.words, self.metrics, self.lost, self.log_box = (widgets.HTML() for _ in range(5))
         self._lost: dict[str, LostDose | None] = {}
+        self.halves = widgets.Accordion([widgets.HTML()], titles=("Without a truth: halves of the photons",))
+        self.halves.observe(self._show_halves, "selected_index")
         self.links = widgets.Output()
         super().__init__(self._rows())
         for name, control in self.controls.items():
@@ -355,6 +402,7 @@ class Explorer(widgets.VBox):
             self.message,
             widgets.HBox([picture, self.metrics], layout=wrap),
             *([self.lost] if self.study.axes else []),
+            self.halves,
             widgets.HBox([self.controls["job"], self.links], layout=wrap),
             self.log_box,
         ]
@@ -387,6 +435,7 @@ class Explorer(widgets.VBox):
         self.panels = self._draw() if self.images else []
         self._note_window()
         self._show_lost()
+        self._show_halves()
         self._show_job()
 
     def _show_lost(self) -> None:
@@ -399,6 +448,16 @@ class Explorer(widgets.VBox):
             self.lost.value = html.escape(str(damaged))
             return
         self.lost.value = dose_lost_html(self._lost[split], view, method)
+
+    def _show_halves(self, *_: Any) -> None:
+        """Show what halves of the photons say of the chosen image; drawn only while it is open."""
+        shown = ""
+        if self.halves.selected_index == 0:
+            try:
+                shown = halves_html(self.study, self.asked, self.controls["method"].value)
+            except (NotMadeError, ValueError) as reason:  # also a damaged file
+                shown = f"<p>{html.escape(str(reason))}</p>"
+        self.halves.children[0].value = shown
 
     def _draw(self) -> list[Axes]:
         """Draw the panels at the zoom that there was, as far as this field has it."""

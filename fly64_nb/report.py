@@ -45,8 +45,10 @@ from fly64_nb.quality.table import (
     values_of,
 )
 from .results.imperfection import LostDose, dose_lost_of
-from .results.study import NotMadeError, Study, read_history, report_job
+from .results.resolved import KeptResult, asked_jobs, kept_results, result_numbers, results_table
+from .results.study import NotMadeError, Study, open_study, read_history, report_job
 from .engine.job import Job, JobResult
+from .engine.record import recorded_result
 from .show import curves, images, style
 from .show.arena import show_arena
 from .show.dose_lost import lost_bar, lost_html, lost_limits, show_dose_lost
@@ -56,9 +58,9 @@ __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNE
            'as_text', 'grouping', 'luck', 'about', 'experiment_html', 'ShownAxis', 'shown_axes', 'neutral_values',
            'incomplete', 'answer_html', 'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps',
            'further_heatmaps', 'lost_tables', 'lost_noise', 'lost_figures', 'arena_html', 'course_html', 'arena_figure',
-           'dose_advice_html', 'overlap_advice_html', 'left_out', 'evidence_html', 'manifests_html', 'overlap_table',
-           'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence', 'invented_html',
-           'flat_object_figure', 'no_flat_object', 'build_report_job']
+           'dose_advice_html', 'overlap_advice_html', 'all_records', 'left_out', 'evidence_html', 'manifests_html',
+           'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence',
+           'invented_html', 'flat_object_figure', 'no_flat_object', 'asked_html', 'asked_in_words', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #05eeffb3
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
@@ -704,13 +706,19 @@ def overlap_advice_html(advice: Advice) -> Markup:
     return table_html(pd.DataFrame(rows), f"Overlap needed for {advice.wanted}") if rows else Markup("")
 
 # %% ../nbs/07_report.ipynb #327d85a4
+def all_records(study: Study) -> list[tuple[int, JobResult]]:
+    """Noise seed and last result of every job that has one: of the phases, then of `fly64 resolve`."""
+    asked = [(seed, recorded_result(job)) for seed, _, _, job in asked_jobs(study)]
+    return [*study.records(), *((seed, result) for seed, result in asked if result)]
+
+
 def left_out(study: Study) -> list[str]:
     """What was left out or failed, and why, a line each; with replicates it names the seeds."""
     lines: dict[str, list[int]] = {}
     for seed in study.design.seeds:
         for row in skipped_views(study.root(seed), study.root_design(seed)):
             lines.setdefault(f"{row['name']}: {row['reason']}", []).append(seed)
-    for seed, r in study.records():
+    for seed, r in all_records(study):
         if r.status == "failed":
             line = f"{r.job.title} failed (return code {r.returncode}): {r.detail}"
             lines.setdefault(line, []).append(seed)
@@ -724,10 +732,10 @@ def _log_link(study: Study, job: Job) -> Markup | str:
     place = job.study.relative_to(study.path) / "logs" / f"{job.relative(job.log_path)}.txt"
     return link("log", place) if job.log_path.is_file() else "no log"
 
-
+# %% ../nbs/07_report.ipynb #cf9d76f5
 def evidence_html(study: Study) -> Markup:
     """Every job with how it ended, its seconds, its executed notebook and its log; with replicates, a column a seed."""
-    records = study.records()
+    records = all_records(study)
     seeds = list(dict.fromkeys(seed for seed, _ in records))
 
     def named(result: JobResult, text: str) -> Markup | str:
@@ -962,6 +970,67 @@ def no_flat_object(study: Study) -> str:
         f"made have none; `fly64 run {study.path.name}` makes it."
     )
 
+# %% ../nbs/07_report.ipynb #c182e2a2
+def _half_period_text(px: float, nm: float) -> str:
+    """A half period in words: ``2.44 px (24.4 nm)``."""
+    if np.isnan(px):
+        return "–"
+    if np.isinf(px):
+        return "not resolved"
+    return f"{px:.2f} px" + ("" if np.isnan(nm) else f" ({nm:.3g} nm)")
+
+
+def _asked_row(study: Study, seed: int, condition: Condition, method: str, job: Job, result: KeptResult) -> dict:
+    """Row of a table of predictions: what was asked leads to where that was done, the truth to the comparison."""
+    numbers, page, where = result_numbers(result), study.notebook_page(job), dict[str, Any](condition.values())
+    compared = notebook_links(study, [seed], lambda seed: study.job(**where, of="G", seed=seed))
+    title = f"{method}: {condition}" + (f", seed {seed}" if len(study.design.seeds) > 1 else "")
+    predicted, true = numbers["predicted (rad)"], numbers["true (rad)"]
+    percent = lambda share: "–" if np.isnan(share) else f"{100 * share:.0f} %"
+    return {
+        "image": link(title, page) if page else title,
+        "predicted error (rad)": f"{predicted:.4f}",
+        "true error (rad)": _first_link(f"{true:.4f}", compared) if np.isfinite(true) else "–",
+        "predicted / true": f"{predicted / true:.2f}" if np.isfinite(true) else "–",
+        "predicted half period": _half_period_text(numbers["half period (px)"], numbers["half period (nm)"]),
+        "true half period": _half_period_text(numbers["true half period (px)"], numbers["true half period (nm)"]),
+        "68 % bars hold": percent(numbers["68% bars hold"]),
+        "95 % bars hold": percent(numbers["95% bars hold"]),
+    }
+
+
+def asked_html(study: Study) -> Markup:
+    """What halves of the photons predict of every image that was asked, beside the truth; empty if none was."""
+    rows, stale = [], results_table(study).get("outdated", pd.Series(dtype=str)).tolist()
+    for asked, why in zip(kept_results(study), stale):
+        row = _asked_row(study, *asked)
+        if why:
+            row["image"] = Markup("{} <small>out of date: {}</small>").format(row["image"], why)
+        rows.append(row)
+    return table_html(pd.DataFrame(rows), "Predicted by halves of the photons, and true") if rows else Markup("")
+
+# %% ../nbs/07_report.ipynb #d8de8005
+def asked_in_words(study: Study) -> str:
+    """How far the predictions of a study are from its truth, in a sentence; or the command that makes them."""
+    table = results_table(study)
+    if not len(table):
+        return (
+            "No image of this study was asked by halves of its photons. "
+            f"`fly64 resolve {study.path.name}` asks all of them, `--method`, `--dose`, `--view` and `--split` choose."
+        )
+    ratio = (table["predicted (rad)"] / table["true (rad)"]).dropna()
+    if not len(ratio):
+        return ""
+    worst = table.loc[ratio.index[int(np.argmax(np.abs(np.log(ratio))))]]
+    where = f"{worst['method']} at {worst['dose']:g} photons, {worst['view']}, {worst['split']}"
+    spread = f"{ratio.min():.2f} to {ratio.max():.2f} times, median {ratio.median():.2f}; farthest off is {where}"
+    bars = [f"{100 * table[f'{share}% bars hold'].median():.0f} %" for share in (68, 95)]
+    return (
+        f"{len(table)} image{'s' if len(table) > 1 else ''} asked. Predicted phase error over the true one: "
+        f"{spread if len(table) > 1 else f'{ratio.median():.2f} times'}. Error bars of 68 % hold in {bars[0]} of the "
+        f"pixels, those of 95 % in {bars[1]}{' (medians)' if len(table) > 1 else ''}."
+    )
+
 # %% ../nbs/07_report.ipynb #c2b2a0d5
 def build_report_job(study: str | Path) -> Job:
     """The job that executes the report notebook; it is made anew when the design, a manifest or the table changes."""
@@ -970,6 +1039,7 @@ def build_report_job(study: str | Path) -> Job:
     layouts = [Layout(root) for root in study_roots(study, design).values()]
     written = [path(phase) for layout in layouts for phase in phases for path in (layout.manifest, layout.skips)]
     written += [layout.metrics for layout in layouts]
+    written += [job.outputs[0] for _, _, _, job in asked_jobs(open_study(study))]
     digest = hashlib.sha256(design.to_json().encode()).hexdigest()[:12]
     return replace(
         report_job(study),

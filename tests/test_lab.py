@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from fly64_nb.results.example import example_study
+from halves import write_halves
 
 QUIET = [
     "--no-browser",
@@ -63,6 +64,7 @@ def lab(tmp_path_factory, study, chromium) -> Iterator[tuple[str, Path]]:
     root.mkdir()
     (root / "tiny").symlink_to(study)
     example_study(root / "example", position_errors=[0.5])
+    write_halves(root / "example", 1e3, "baseline", "test", "LSQML")
     own = {
         name: str(home / name.lower())
         for name in (
@@ -248,12 +250,34 @@ def test_a_person_explores_a_study(browser, lab, study, tmp_path):
     book.close()
 
 
+def halves_are_shown(book: Notebook, folder: Path) -> None:
+    """What halves predict beside the truth, of an image that was asked; of another one the command that asks it."""
+    record = json.loads((folder / "resolve.json").read_text())
+    fold = book.page.get_by_text("Without a truth: halves of the photons")
+    fold.click()
+    book.page.get_by_text("fly64 resolve example --method PINN --dose 1000 --view baseline --split test").wait_for()
+    book.choose("method", "LSQML")
+    predicted = next(value for *name, value, _ in record["numbers"] if name == ["phase", "predicted_rms"])
+    words = f"predicted {predicted:.4f} rad RMS, true {record['against_truth']['phase_rmse_rad']:.4f} rad RMS"
+    book.page.get_by_text(f"Phase error {words}").wait_for()
+    picture = book.page.locator(f"img[alt*='{words}']")
+    assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 600
+    assert len(picture.get_attribute("src")) > 40_000  # an empty one has 5000
+    assert "a wrong probe" in book.page.get_by_text("What both halves share").inner_text()
+    assert not book.page.get_by_text("Out of date:").count()
+    fold.click()
+
+
 def test_what_was_not_made_says_why(browser, lab):
-    """A study in progress: another dose keeps the zoom, and a condition that is not there takes nothing with it."""
+    """A study in progress: another dose keeps the zoom, and a condition that is not there takes nothing with it.
+
+    What halves of its photons say is folded away.
+    """
     _, root = lab
     book = Notebook(browser, lab, "progress", "import fly64_nb as fly64\nfly64.explore('example')")
     book.run(0)
     book.says("1000 photons, baseline, test")
+    halves_are_shown(book, root / "example/resolve/dose_1000/baseline_test_LSQML")
     book.zoom((0.25, 0.15), (0.4, 0.3))
     zoomed = book.window()
     book.choose("dose", "10000")

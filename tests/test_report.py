@@ -19,6 +19,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from conftest import fly64
+from halves import write_halves
 from fly64_nb import api
 from fly64_nb.contract import validate_dataset_contract
 from fly64_nb.data.base import read_base
@@ -410,6 +411,7 @@ def further(tmp_path_factory) -> Path:
     root = example_study(tmp_path_factory.mktemp("further") / "study", position_errors=(0.5, 1.0))
     executed = open_study(root).job(1e4, "dense", "test", position_error=0.5).executed_notebook
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("as if it had been run")]), executed)
+    write_halves(root, 1e4, "dense", "test", "LSQML")
     done = run_job(build_report_job(root))
     assert done.status == "done", done.detail
     publish_report(root, quarto="")
@@ -442,6 +444,33 @@ def test_a_further_axis_has_its_column_and_its_heatmaps(further):
     assert (
         "position error (0.5, 1 px)" in parsed(page).get_text() and "at position error 0 px" in parsed(page).get_text()
     )
+
+
+def test_what_halves_predict_stands_beside_the_truth(further):
+    """Error, half period and error bars, predicted and true; the picture, the notebook, and what it cannot see."""
+    folder, site = further / "resolve/dose_10000/dense_test_LSQML", further / "report/_site"
+    record, page = json.loads((folder / "resolve.json").read_text()), parsed(site / "index.html")
+    section = page.find("section", id="halves")
+    row = section.find("caption", string=re.compile("^Predicted by halves")).find_parent("table").tbody.tr
+    cells = [cell.get_text() for cell in row.find_all(["th", "td"])]
+    predicted = next(value for *name, value, _ in record["numbers"] if name == ["phase", "predicted_rms"])
+    true = record["against_truth"]
+    assert cells[:4] == [
+        "LSQML: 10000 photons, dense, test", f"{predicted:.4f}", f"{true['phase_rmse_rad']:.4f}",
+        f"{predicted / true['phase_rmse_rad']:.2f}",
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"[\d.]+ px \([\d.]+ nm\)", cell) for cell in cells[4:6])
+    assert cells[6:] == [f"{100 * true[f'held_{share}']:.0f} %" for share in (0.68, 0.95)]
+    assert (site / row.a["href"]).is_file() and row.a["href"].startswith("notebooks/resolve/dose_10000/")
+    assert "predicted phase error" in section.img["alt"] and "a wrong probe" in section.get_text()
+    links = {a["href"] for a in page.find("section", id="evidence").find_all("a", href=True)}
+    assert {row.a["href"], "logs/resolve/dose_10000/dense_test_LSQML/resolve.log.txt"} <= links
+    assert (site / "downloads/resolve/dose_10000/dense_test_LSQML/images.npz").is_file()
+
+
+def test_a_study_that_was_not_asked_says_how_to_ask(site, study):
+    text = parsed(site / "index.html").get_text()
+    assert f"fly64 resolve {study.name}" in text and "Predicted by halves" not in text
 
 
 def test_a_study_of_dose_and_view_alone_has_no_section_of_further_axes(site):

@@ -12,8 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fly64_nb.cli import app
+from hdf5_examples import HDF5_EXAMPLES
 from fly64_nb.data.base import Base, write_base
+from fly64_nb.data.experiment import Experiment
+from fly64_nb.data.readers.example import ExampleScan
 from fly64_nb.data.reconstruction import write_reconstruction
+from fly64_nb.engine.graph import plan_jobs
+from fly64_nb.engine.job import Job
 from fly64_nb.data.writers.writer import convert
 from fly64_nb.methods.likelihood.common import trial_dataset
 from fly64_nb.methods.map import MAP
@@ -22,8 +27,12 @@ from fly64_nb.methods.ml import ML
 from fly64_nb.quality.alignment import common_field
 from fly64_nb.quality.split import BLIND
 from fly64_nb.reconstruction import reconstruct_with
+from fly64_nb.report import build_report_job
 from fly64_nb.results.resolve import dealt_halves, judge_for, maker, resolve_dataset
+from fly64_nb.results.resolve_jobs import resolve_jobs
+from fly64_nb.results.resolved import read_result, results_table
 from fly64_nb.results.score import score
+from fly64_nb.results.study import open_study
 
 PIXEL = 20e-9
 
@@ -93,6 +102,7 @@ def test_a_judge_sees_what_a_prior_smooths_away():
     errors = [abs(np.log(one.quality.phase_rms / one.truth.phase_rms)) for one in (alone, judged)]
     assert errors[1] < errors[0]
     assert any("shot-noise limit" in note for note in alone.quality.notes)
+    assert "as a judge without a prior sees it" in judged.quality.sentences()[0]
     assert judge_for(ML, "ML", "quick", find_methods()) is None
     with pytest.raises(ValueError, match="needed is one of"):
         judge_for(MAP, "LSQML", "quick", find_methods())
@@ -129,18 +139,54 @@ def test_what_cannot_be_resolved_is_refused(chip, tmp_path):
         assert words in fly64("resolve", *command, status=2)
 
 
-def test_a_condition_of_a_study_is_resolved_beside_its_truth(copy):
-    """A network as well: its weights read both halves, and the output says so."""
-    where = ("--dose", "1e4", "--view", "dense", "--split", "test", "--deals", "1")
-    done = fly64("resolve", copy, *where, "--method", "LSQML", "--no-judge")
-    assert "against the truth" in done
-    kept = json.loads((copy / "resolve" / "dose_10000" / "dense_test_LSQML" / "resolve.json").read_text())
-    stored = pd.read_csv(copy / "metrics.csv").query("method == 'LSQML' and view == 'dense' and split == 'test'")
-    rmse = stored.query("channel == 'phase' and metric == 'rmse' and dose == 1e4")["value"].iloc[0]
-    assert abs(kept["against_truth"]["phase_rmse_rad"] / rmse - 1) < 1e-3
-    network = fly64("resolve", copy, *where, "--method", "PINN")
-    assert "same weights" in network and "as a judge without a prior sees it" in network
-    assert "there are PINN, Supervised, LSQML" in fly64("resolve", copy, *where, "--method", "nobody", status=2)
+def test_images_of_a_study_are_resolved_beside_their_truth(copy):
+    """Of a network, whose weights read both halves: the output says so.
+
+    An image that cannot be read takes only itself, and what was done is not done again.
+    """
+    asked = ("--method", "PINN", "--split", "test", "--deals", "1", "--workers", "1", "--no-judge")
+    study = open_study(copy)
+    image, broken = (study.job(1e4, view, "test", "PINN").outputs[0] for view in ("dense", "sparse"))
+    whole = image.read_bytes()
+    broken.write_bytes(b"damaged")
+    done = fly64("resolve", copy, *asked, "--view", "dense", "--view", "sparse", status=1)
+    assert "failed resolve/dose_10000/sparse_test_PINN" in done and "same weights" in done
+    folder = copy / "resolve/dose_10000/dense_test_PINN"
+    kept, written = read_result(folder), (folder / "resolve.json").stat().st_mtime_ns
+    stored = pd.read_csv(copy / "metrics.csv").query("view == 'dense' and split == 'test' and method == 'PINN'")
+    rmse = stored.query("channel == 'phase' and metric == 'rmse'")["value"].iloc[0]
+    assert abs(kept.truth["phase_rmse_rad"] / rmse - 1) < 1e-3 and f"{rmse:.3g} rad RMS" in done
+
+    again = fly64("resolve", copy, *asked, "--view", "dense")
+    assert kept.sentences[1] in again and "a wrong probe" in again
+    assert (folder / "resolve.json").stat().st_mtime_ns == written
+    jobs = resolve_jobs(study, [study.condition(1e4, "dense", "test")], ["PINN"], deals=1, judge="")
+    assert not plan_jobs(jobs).reasons and "parameter deals changed" in plan_jobs([asked_twice(jobs[0])]).reasons[0]
+    assert list(results_table(study)["outdated"]) == [""]
+    assert build_report_job(copy).inputs[-1] == folder / "resolve.json"
+    image.write_bytes(whole + b"\0")
+    assert "reconstruction.npz is not what it was made from" in results_table(study)["outdated"].iloc[0]
+
+
+def asked_twice(job: Job) -> Job:
+    """The same job with one deal more."""
+    return replace(job, parameters={**job.parameters, "deals": job.parameters["deals"] + 1})
+
+
+def test_images_that_are_not_there_are_named_and_filters_checked(copy):
+    """Without any work: a reconstruction that was not made is left out, with what makes it."""
+    job = open_study(copy).job(1e4, "sparse", "train", "LSQML")
+    job.outputs[0].unlink()
+    asked = ("--view", "sparse", "--split", "train", "--method", "LSQML")
+    done = fly64("resolve", copy, *asked)
+    assert "left out resolve/dose_10000/sparse_train_LSQML: missing input" in done and "reconstruction.npz" in done
+    for more, words in (
+        (("--method", "nobody"), "there are PINN, Supervised, LSQML"),
+        (("--dose", "7"), "no such job; there are [10000.0]"),
+        (("--output", copy / "out"), "a study keeps its own"),
+        (("--method", "LSQML", "--judge", "LSQML"), "needed is one of"),
+    ):
+        assert words in fly64("resolve", copy, *more, status=2)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +222,7 @@ def test_photons_that_no_image_saw_rank_as_the_truth_does(images):
 def test_scores_by_the_command_line(images, tmp_path):
     out = tmp_path / "scores"
     done = fly64("score", images["better product"], images["poor product"], "--truth", images["truth"], "--output", out)
-    assert "phase RMSE (rad)" in done and (out / "score.png").stat().st_size > 10_000
+    assert "Against the truth" in done and "RMSE (rad)" in done and (out / "score.png").stat().st_size > 10_000
     assert json.loads((out / "score.json").read_text())["reference"].endswith("truth.npz")
     halves = fly64("score", images["better product"], images["poor product"], "--halves")
     assert "predicted without a truth" in halves and "who agrees with whom" in halves
@@ -197,3 +243,19 @@ def test_images_of_pty_chi_are_scored_though_its_files_call_them_a_guess(chip, i
     found = score([files[1], images["better product"]], truth=images["truth"])
     errors = found.table()["phase RMSE (rad)"]
     assert abs(errors.iloc[0] / errors.iloc[1] - 1) < 0.01, errors
+
+
+def test_images_of_ptypy_are_scored_as_those_of_others(chip, images, tmp_path):
+    """Its reconstructions, with modes of the probe and positions in metres from a corner of their own."""
+    files, experiment = [], Experiment(energy_eV=10e3)
+    for name in ("better", "poor"):
+        made = np.load(images[name])
+        y, x = chip.y - made["origin"][0], chip.x - made["origin"][1]
+        probe = made["probe"].reshape(-1, *made["probe"].shape[-2:])[0]
+        (folder := tmp_path / name).mkdir()
+        scan = ExampleScan(made["object"], probe, y, x, chip.counts(), PIXEL, experiment)
+        files.append(HDF5_EXAMPLES["ptypy ptyr"](folder, scan))
+    done = fly64("score", *files, images["better product"], "--truth", images["truth"], "--output", tmp_path / "out")
+    rows = pd.read_csv(tmp_path / "out" / "score.csv").set_index("image")["phase RMSE (rad)"]
+    assert rows.index[-1] == "poor/scan.ptyr" and "better/scan.ptyr" in done  # the best stands first
+    assert abs(rows.iloc[1] / rows.iloc[0] - 1) < 0.01

@@ -27,7 +27,7 @@ from .record import recorded_result
 
 # %% auto #0
 __all__ = ['SHOWN', 'COLUMNS', 'RunningJob', 'running_jobs', 'Expectations', 'expectations', 'phase_table', 'running_table',
-           'Watch', 'seconds_by_phase', 'summary', 'result_in_words', 'TerminalWatch', 'NotebookWatch']
+           'Watch', 'left_in_words', 'seconds_by_phase', 'summary', 'result_in_words', 'TerminalWatch', 'NotebookWatch']
 
 # %% ../../nbs/engine/progress.ipynb #452badef
 @dataclass(frozen=True)
@@ -191,6 +191,8 @@ class Watch:
     results: list[JobResult] = field(default_factory=list, init=False)
     expected: Expectations = field(default=Expectations({}, {}), init=False)
     _durations: dict[str, tuple[str, float]] = field(default_factory=dict, init=False, repr=False)
+    _waiting: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _told: list[tuple[float, float]] = field(default_factory=list, init=False, repr=False)
 
     def __enter__(self) -> Watch:
         return self
@@ -198,19 +200,46 @@ class Watch:
     def __exit__(self, *exception: Any) -> None:
         pass
 
-    def expect(self, jobs: Sequence[Job]) -> None:
-        """Take note of jobs that the run will come to."""
+    def expect(self, jobs: Sequence[Job], guesses: Mapping[str, float] | None = None) -> None:
+        """Take note of jobs that the run will come to, and of seconds by `job_key` of those that never ran."""
         self.jobs.update(job.phase for job in jobs)
         for job in jobs:
-            before = recorded_result(job)
+            key, before = job_key(job, self.root), recorded_result(job)
+            self._waiting[key] = job.phase
             if before and before.status == "done":
-                self._durations[job_key(job, self.root)] = job.phase, before.seconds
+                self._durations[key] = job.phase, before.seconds
+            elif guesses and key in guesses:
+                self._durations[key] = job.phase, guesses[key]
         self.expected = expectations(self._durations)
 
     def __call__(self, result: JobResult) -> None:
         """Take a result as it comes."""
         self.results.append(result)
         self.ended[result.job.phase][result.status] += 1
+        key = job_key(result.job, self.root)
+        phase = self._waiting.pop(key, result.job.phase)
+        if result.seconds and (expected := self.expected.of(key, phase)):
+            self._told.append((expected, result.seconds))
+
+    def seconds_left(self, running: Sequence[RunningJob]) -> tuple[float, bool]:
+        """Seconds until all expected jobs have ended, as many at a time as now, and whether all durations are known.
+
+        Expectations are stretched by what the jobs that have ended took over what they were expected to take.
+        """
+        since = {job.title: job.seconds for job in running}
+        expected = {key: self.expected.of(key, phase) for key, phase in list(self._waiting.items())}
+        hoped, took = map(sum, zip(*self._told)) if self._told else (1.0, 1.0)
+        left = (max(0.0, s * took / hoped - since.get(key, 0.0)) for key, s in expected.items() if s is not None)
+        return sum(left) / max(1, len(running)), None not in expected.values()
+
+# %% ../../nbs/engine/progress.ipynb #0bd456e3
+def left_in_words(seconds: float, known: bool) -> str:
+    """Time left as a person says it: ``about 3 min left``; ``at least`` where not all durations are known."""
+    if not seconds:
+        return ""
+    amount = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    amount = amount if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{'about' if known else 'at least'} {amount} left"
 
 # %% ../../nbs/engine/progress.ipynb #f766e322
 def seconds_by_phase(results: Sequence[JobResult]) -> dict[str, float]:
@@ -288,7 +317,8 @@ class TerminalWatch(Watch):
     def _now(self) -> Group:
         running, seconds = running_jobs(self.root), seconds_by_phase(self.results)
         table = phase_table(self.titles, self.jobs, self.ended, running, seconds)
-        return Group(table, running_table(running, self.expected), Text(self.footer, style="dim"))
+        left = left_in_words(*self.seconds_left(running))
+        return Group(table, running_table(running, self.expected), Text(left), Text(self.footer, style="dim"))
 
     def __call__(self, result: JobResult) -> None:
         """Take a result as it comes, and print what a table does not say of it."""
@@ -321,9 +351,9 @@ class NotebookWatch(Watch):
         more = f", {len(running) - 1} more" if len(running) > 1 else ""
         self._bar.set_postfix_str(words + more)
 
-    def expect(self, jobs: Sequence[Job]) -> None:
+    def expect(self, jobs: Sequence[Job], guesses: Mapping[str, float] | None = None) -> None:
         """Take note of jobs that the run will come to."""
-        super().expect(jobs)
+        super().expect(jobs, guesses)
         self._bar.total = sum(self.jobs.values())
         self._bar.refresh()
 

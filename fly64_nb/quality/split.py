@@ -111,10 +111,10 @@ def half_correlations(full: np.ndarray, halves: Halves) -> dict[str, tuple[np.nd
 
 # %% ../../nbs/quality/split.ipynb #07931928
 THRESHOLDS = {
-    "judged": "half of the dose at 0.5 with the object, as a judge without a prior sees it",
-    "one_seventh": "halves at 1/7 (correlation 0.5 with the object)",
-    "half_bit": "halves at the half-bit threshold",
-    "full_one_seventh": "corrected to the full dose, at 1/7 (two scans of this dose each)",
+    "judged": "where half of the photons correlate with the object by 0.5, as a judge without a prior sees it",
+    "one_seventh": "where the halves correlate by 1/7: with noise alone, all photons with the object by 0.5",
+    "half_bit": "where the halves fall below the half-bit curve",
+    "full_one_seventh": "where two scans of the full dose each would correlate by 1/7, as papers quote it",
 }
 
 
@@ -238,10 +238,10 @@ def judged_correlation(halves: Halves, judges: Halves) -> np.ndarray:
 
 # %% ../../nbs/quality/split.ipynb #36d7863a
 BLIND = (
-    "It says how much the image would change with other photons of the same dose. What both halves share is not in it: "
-    "a wrong probe, wrong positions, gaps and raster of the scan, a prior that smooths or invents, an iteration that "
-    "stopped early.",
-    "So the error can be larger than this, and the resolution is the finest that the photons can vouch for.",
+    "This says how much the image would change with other photons of the same dose. What both halves share is not in "
+    "it: a wrong probe, wrong positions, gaps and raster of the scan, a prior that smooths or invents, an iteration "
+    "that stopped early.",
+    "So the true error can be larger, and the true resolution coarser.",
 )
 
 # %% ../../nbs/quality/split.ipynb #16da1378
@@ -397,17 +397,15 @@ class SplitQuality:
         """The result in words, with what it cannot see last."""
         low, high = self.noise_interval()
         found = self.resolution()
+        besides = ""
         if self.judged is not None:
-            besides = f"; besides noise at most about {self.judged:.3g} rad, as a judge without a prior sees it"
-        else:
-            besides = (
-                f"; besides noise {self.dose_bias_rms:.3g} rad that falls with the dose"
-                if self.bias is not None
-                else ""
-            )
+            besides = f", and other error of about {self.judged:.3g} rad at most, as a judge without a prior sees it"
+        elif self.bias is not None:
+            besides = f", and other error of {self.dose_bias_rms:.3g} rad that falls with the dose"
+        deals = f"{self.deals} deal{'s' if self.deals > 1 else ''}"
         return [
-            f"phase error {self.phase_rms:.3g} rad RMS, predicted without a truth: noise {self.noise_rms():.3g} rad "
-            f"(95 %: {low:.3g} to {high:.3g}, {self.deals} deals){besides}",
+            f"phase error predicted without a truth: {self.phase_rms:.3g} rad RMS; noise of {self.noise_rms():.3g} rad "
+            f"(95 % interval {low:.3g} to {high:.3g}, {deals}){besides}",
             *(f"half period {self.length(value)}: {THRESHOLDS[name]}" for name, value in found.items()),
             *self.notes,
             *BLIND,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ..contract import validate_dataset_contract
 from ..data.base import Base, MeasuredScan
@@ -28,6 +29,7 @@ from ..physics.limits import photons_through, rms_phase_limit
 from ..physics.optics import scale_probe
 from ..physics.photons import counts_to_amplitude, deal_photons, photons_from
 from ..physics.scan import canvas
+from ..quality.advice import half_period_px
 from ..quality.alignment import Aligned, Field, align, common_field, true_phase
 from ..quality.metrics import crossing, fourier_ring_correlation
 from ..quality.split import Halves, SplitQuality, aligned_halves, split_quality
@@ -39,10 +41,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% auto #0
-__all__ = ['Make', 'NETWORK', 'SHARED_PROBE', 'OnStep', 'Placed', 'dealt_halves', 'maker', 'AgainstTruth', 'against_truth',
-           'Resolved', 'light_limit', 'images_of_halves', 'below_limit', 'resolve_dataset', 'whole_scan', 'scan_base',
-           'scan_method', 'judge_for', 'resolve_file', 'study_field', 'resolve_study', 'resolved_figure',
-           'write_resolved']
+__all__ = ['Make', 'NETWORK', 'SHARED_PROBE', 'HELD', 'OnStep', 'Placed', 'FILES', 'dealt_halves', 'maker', 'AgainstTruth',
+           'against_truth', 'Resolved', 'light_limit', 'images_of_halves', 'below_limit', 'resolve_dataset',
+           'whole_scan', 'scan_base', 'scan_method', 'judge_method', 'judge_for', 'resolve_file', 'study_field',
+           'resolve_study', 'resolved_figure', 'write_resolved']
 
 # %% ../../nbs/results/resolve.ipynb #cc14f38b
 def dealt_halves(data: Dataset, deal: int, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -107,6 +109,9 @@ SHARED_PROBE = (
     "The probe was recovered from all photons, and both halves are told it: its error is in both. A method with "
     "+probe refines its own in each half."
 )
+
+
+HELD = (0.68, 0.95)  # error bars whose truth is counted
 
 
 @dataclass(frozen=True)
@@ -177,16 +182,15 @@ class Resolved:
     def sentences(self) -> list[str]:
         """The result in words."""
         lines = [self.title, *self.quality.sentences()]
-        lines.insert(
-            2, f"shot-noise limit of the phase {self.limit:.3g} rad RMS, for what knows nothing but the counts"
-        )
+        lines.insert(2, f"shot-noise limit of the phase: {self.limit:.3g} rad RMS, for what knows the counts alone")
         if self.truth:
-            half_period = 0.5 / max(self.true_resolution, 1e-9)
-            held = ", ".join(f"{share:.0%}: {self.truth.held(self.quality, share):.0%}" for share in (0.68, 0.95))
+            one, two = (f"{100 * self.truth.held(self.quality, share):.0f} %" for share in HELD)
+            half_period = self.quality.length(half_period_px(self.true_resolution))
             lines.insert(
                 3,
-                f"against the truth, which this study knows: phase error {self.truth.phase_rms:.3g} rad RMS, half "
-                f"period {half_period:.2f} px at correlation 0.5; intervals of the pixels hold {held}",
+                f"true phase error, since this study knows the truth: {self.truth.phase_rms:.3g} rad RMS; true half "
+                f"period {half_period}, at correlation 0.5; the error bars of 68 % hold in {one} of the "
+                f"pixels, those of 95 % in {two}",
             )
         return lines
 
@@ -199,10 +203,24 @@ class Resolved:
         """JSON values: the quality's, the limit, and what the truth says where it is known."""
         truth = None
         if self.truth:
-            held = {f"held_{share:g}": self.truth.held(self.quality, share) for share in (0.68, 0.95)}
+            held = {f"held_{share:g}": self.truth.held(self.quality, share) for share in HELD}
             truth = {"phase_rmse_rad": self.truth.phase_rms, "frc50": self.true_resolution, **held}
         about = {"title": self.title, "method": self.method, "shot_noise_limit_rad": self.limit}
-        return {**about, **self.quality.record(), "against_truth": truth, "seconds": self.seconds}
+        told = {"against_truth": truth, "seconds": self.seconds, "sentences": self.sentences()}
+        return {**about, **self.quality.record(), **told}
+
+    def rings(self) -> pd.DataFrame:
+        """The quality's rings, and ``complex_truth``, the correlation with the truth, where it is known."""
+        rings = self.quality.rings()
+        return rings.assign(complex_truth=self.truth.correlation) if self.truth else rings
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Images in the field: of all photons, both halves of the first deal, error bars; the true phase error."""
+        found = {"full": self.full, "first_half": self.halves[0][0], "second_half": self.halves[0][1]}
+        found |= {f"{channel}_std": values.astype(np.float32) for channel, values in self.quality.std.items()}
+        if self.truth:
+            found["phase_error"] = self.truth.phase_error.astype(np.float32)
+        return found
 
 # %% ../../nbs/results/resolve.ipynb #13b46117
 OnStep = Callable[[int, int, str], None]  # (done, of, what comes next)
@@ -255,10 +273,11 @@ def below_limit(quality: SplitQuality, limit: float) -> tuple[str, ...]:
     """What to say where there is less noise than the counts have."""
     if quality.noise_rms() >= 0.9 * limit:
         return ()
-    unseen = "in no half" if quality.judged is None else "in no half; a judge without a prior sees most of it"
+    unseen = "cannot tell." if quality.judged is None else "cannot tell; the judge sees most of it."
     return (
-        f"Noise of {quality.noise_rms():.3g} rad is below the shot-noise limit of {limit:.3g} rad: the method smooths, "
-        f"or knows more than the counts. What that costs where it is wrong is {unseen}.",
+        f"The noise, {quality.noise_rms():.3g} rad, is below the shot-noise limit of {limit:.3g} rad: the method "
+        "smooths, or knows more than the counts. Where it is wrong in that, both halves are, and these numbers "
+        f"{unseen}",
     )
 
 # %% ../../nbs/results/resolve.ipynb #cfdcb441
@@ -370,6 +389,15 @@ def scan_method(name: str, profile: str, found: Mapping[str, tuple[Method, str]]
     return chosen, load_method(chosen.name, chosen.source)
 
 
+def judge_method(judge: str, profile: str, found: Mapping[str, tuple[Method, str]]) -> tuple[ChosenMethod, Method]:
+    """A method that can judge by its name; ValueError if it knows more than the counts."""
+    chosen, loaded = scan_method(judge, profile, found)
+    if not loaded.counts_alone:
+        can = ", ".join(name for name, (one, _) in found.items() if one.counts_alone)
+        raise ValueError(f"judge {judge!r} has a prior or an end of its own; needed is one of {can}")
+    return chosen, loaded
+
+
 def judge_for(method: Method, judge: str, profile: str, found: Mapping[str, tuple[Method, str]]) -> Make | None:
     """The judge of a method that knows more than the counts; None where it knows nothing else, or none is wanted.
 
@@ -380,10 +408,7 @@ def judge_for(method: Method, judge: str, profile: str, found: Mapping[str, tupl
     """
     if not judge or method.counts_alone:
         return None
-    chosen, loaded = scan_method(judge, profile, found)
-    if not loaded.counts_alone:
-        can = ", ".join(name for name, (one, _) in found.items() if one.counts_alone)
-        raise ValueError(f"judge {judge!r} has a prior or an end of its own; needed is one of {can}")
+    chosen, loaded = judge_method(judge, profile, found)
     return maker(loaded, chosen.settings)
 
 # %% ../../nbs/results/resolve.ipynb #7c458143
@@ -507,12 +532,12 @@ def resolve_study(
         top, left = (int(o) for o in kept["origin"])
         whole = Reconstruction(kept["object"], kept["probe"], (top, left), kept["loss"], 0.0, "", {})
     where = study_field(study, condition, data.object.shape, seed)
-    own = study.method(method)
+    own, which = study.method(method), f", seed {seed}" if seed and len(study.design.seeds) > 1 else ""
     judging = judge_for(
         load_method(own.name, own.source, study.root(seed)), judge, study.design.profile, find_methods()
     )
     return resolve_dataset(
-        data, make, where, method=method, title=f"{method}: {condition}", deals=deals, whole=whole,
+        data, make, where, method=method, title=f"{method}: {condition}{which}", deals=deals, whole=whole,
         judge=judging, truth=data.object, notes=(NETWORK,) if _learns(study, method) else (), on_step=on_step,
     )  # fmt: skip
 
@@ -521,7 +546,7 @@ def resolved_figure(found: Resolved) -> Figure:
     """Ring correlations with the resolutions marked, error bars, and both halves of the first deal."""
     from fly64_nb.show.split import show_split
 
-    quality, table = found.quality, found.quality.rings()
+    quality, table = found.quality, found.rings()
     rings = {"frequency": quality.frequency, "half_bit": table["half_bit"].to_numpy()}
     rings |= {
         name: table[f"complex_{name}"].to_numpy()
@@ -535,33 +560,32 @@ def resolved_figure(found: Resolved) -> Figure:
     }
     phases = [true_phase(half) for half in found.halves[0]]
     error = f"phase error {quality.phase_rms:.3g} rad RMS, half period {quality.length(quality.half_period)}"
-    title = f"{found.title}\npredicted without a truth: {error}; shot-noise limit {found.limit:.3g} rad"
+    title = f"{found.title}\nPredicted without a truth: {error}. Shot-noise limit: {found.limit:.3g} rad"
     true = None if found.truth is None else found.truth.correlation
     return show_split(rings, marks, quality.std["phase"], phases, title, quality.pixel_size_m, true)
+
+
+FILES = ("resolve.json", "resolve.csv", "rings.csv", "images.npz", "resolve.png")
 
 
 def write_resolved(folder: str | Path, found: Resolved) -> list[Path]:
     """Write ``resolve.json``, ``resolve.csv`` (numbers), ``rings.csv``, ``images.npz`` and ``resolve.png``.
 
-    `images.npz` has the image of all photons, both halves of the first deal, and the standard deviation of phase and
-    amplitude in each pixel.
+    `images.npz` has what `Resolved.arrays` says. The record is written last, so where it is all is there.
     """
     import matplotlib.pyplot as plt
 
     folder, quality = Path(folder), found.quality
-    names = ("resolve.json", "resolve.csv", "rings.csv", "images.npz", "resolve.png")
-    record, table, rings, images, picture = (folder / name for name in names)
+    record, table, rings, images, picture = (folder / name for name in FILES)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(record, found.record())
-    for path, frame in ((table, quality.table()), (rings, quality.rings())):
+    for path, frame in ((table, quality.table()), (rings, found.rings())):
         with atomic_path(path) as temporary:
             frame.to_csv(temporary, index=False)
-    arrays = {"full": found.full, "first_half": found.halves[0][0], "second_half": found.halves[0][1]}
-    arrays |= {f"{channel}_std": values.astype(np.float32) for channel, values in quality.std.items()}
-    about = {"title": found.title, "pixel_size_m": quality.pixel_size_m, "unit": "phase_std in rad"}
-    write_npz(images, {**arrays, "_metadata": metadata_array(about)})
+    about = {"title": found.title, "pixel_size_m": quality.pixel_size_m, "unit": "phase_std and phase_error in rad"}
+    write_npz(images, {**found.arrays(), "_metadata": metadata_array(about)})
     figure = resolved_figure(found)
     with atomic_path(picture) as temporary:
         figure.savefig(temporary, dpi=110)
     plt.close(figure)
+    write_json(record, found.record())
     return [record, table, rings, images, picture]

@@ -204,6 +204,8 @@ class Scores:
         In the reference's frame.
     reference : str
         What all were aligned with.
+    pixel_size_m : float or None
+        Object pixel in metres.
     """
 
     images: Mapping[str, Aligned]
@@ -214,6 +216,7 @@ class Scores:
     split: SplitQuality | None
     where: Field
     reference: str
+    pixel_size_m: float | None = None
 
     def table(self) -> pd.DataFrame:
         """A row for each image with what there is to say of it."""
@@ -296,28 +299,32 @@ def score(
     if halves:
         pair = tuple(laid.values())
         split = split_quality(sum(pair) / 2, [pair], first.pixel_size_m, whole_is_mean=True)  # type: ignore[arg-type, list-item]
-    reference = str(truth) if truth else names[0]
-    return Scores(images, cut, metrics, held_out, complex_correlations(laid), split, where, reference)
+    related, reference = complex_correlations(laid), str(truth) if truth else names[0]
+    return Scores(images, cut, metrics, held_out, related, split, where, reference, first.pixel_size_m)
 
 # %% ../../nbs/results/score.ipynb #c2bd646b
 def score_figure(found: Scores) -> Figure:
-    """Phases of all images on one scale, the truth first; below them their errors where there is a truth."""
-    from fly64_nb.show.style import ERROR, PHASE, panels, robust_limits, show_image
+    """Phases of all images on one scale, the truth first; below them what they differ in from it, or from the first."""
+    from fly64_nb.show.style import ERROR, PHASE, add_scale_bar, panels, robust_limits, show_image
 
     phases = {name: a.phase for name, a in found.images.items()}
     true = {} if found.truth is None else {"truth": true_phase(found.truth)}
     shown = true | phases
-    fig, axes = panels(len(shown), 1 + bool(true), found.where.shape)
+    (base, first), *rest = shown.items()
+    fig, axes = panels(len(shown), 1 + bool(rest), found.where.shape)
     limits = robust_limits(*shown.values())
     for ax, (name, phase) in zip(axes[0], shown.items()):
         show_image(ax, phase, name, "phase (rad)", PHASE, limits)
-    if true:
+        add_scale_bar(ax, found.pixel_size_m)
+    if rest:
         axes[1, 0].set_visible(False)
-        errors = {name: phase - true["truth"] for name, phase in phases.items()}
-        most = max(abs(v) for v in robust_limits(*errors.values()))
-        for ax, (name, error) in zip(axes[1, 1:], errors.items()):
-            show_image(ax, error, f"{name}: error", "phase (rad)", ERROR, (-most, most))
-    fig.suptitle(f"One field, one alignment (with {Path(found.reference).name})", fontsize="medium")
+        errors = [phase - first for _, phase in rest]
+        most = max(abs(v) for v in robust_limits(*errors))
+        for ax, error in zip(axes[1, 1:], errors):
+            rms = f"{np.sqrt(np.mean(error**2)):.3g} rad RMS"
+            title = f"error: {rms}" if true else f"minus {base}: {rms}"
+            show_image(ax, error, title, "phase (rad)", ERROR, (-most, most))
+    fig.suptitle(f"Phase in one field, all aligned with {Path(found.reference).name}", fontsize="medium")
     return fig
 
 

@@ -41,6 +41,7 @@ PAGES = {
     "imperfections": "What your beamline costs you",
     "metrics": "All metrics",
     "gallery": "Gallery",
+    "halves": "Without a truth",
     "overlap": "Overlap",
     "training": "Training and convergence",
     "evidence": "Evidence",
@@ -133,7 +134,7 @@ def places_in(notebook: NotebookNode) -> dict[str, str]:
     noted = notebook.metadata.get("papermill", {})
     out, source = (Path(noted.get(key) or "") for key in ("output_path", "input_path"))
     places = {}
-    if found := re.match(r"(/.+?)(?:/replicates/seed_\d+)?/notebooks/phase_\w/", out.as_posix()):
+    if found := re.match(r"(/.+?)(?:/replicates/seed_\d+)?/notebooks/(?:phase_\w|resolve)/", out.as_posix()):
         places[found[1]] = "STUDY"
     if source.is_absolute():
         places[source.parent.as_posix()] = "nbs"
@@ -510,7 +511,7 @@ def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bo
             for name, content in pictures.items():
                 (target.parent / name).parent.mkdir(parents=True, exist_ok=True)
                 (target.parent / name).write_bytes(content)
-        for log in root.glob("phase_*/**/*.log"):
+        for log in (*root.glob("phase_*/**/*.log"), *root.glob("resolve/**/*.log")):
             _text_copy(log, here / "logs" / f"{log.relative_to(root).as_posix()}.txt", places)
         for record in (*root.glob("phase_*/*.json"), *root.glob("study.json")):
             _text_copy(record, here / "manifests" / record.relative_to(root), places)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from .style import COLOURS, COUNTS, PAGE_WIDTH, PHASE, add_scale_bar, robust_limits, show_image
 
 # %% auto #0
-__all__ = ['show_split']
+__all__ = ['show_split', 'show_against_truth']
 
 # %% ../../nbs/show/split.ipynb #e3b6f61e
 def _correlation_panel(
@@ -23,12 +23,12 @@ def _correlation_panel(
 ) -> None:
     """Ring correlations by name over frequency; a frequency that is marked is a dot on the halves' curve."""
     frequency = rings["frequency"]
-    ax.plot(frequency, rings["halves"], color=COLOURS[0], label="halves")
-    ax.plot(frequency, rings["object"], color=COLOURS[1], label="full dose with the object, predicted by halves")
+    ax.plot(frequency, rings["halves"], color=COLOURS[0], label="the two halves with each other")
+    ax.plot(frequency, rings["object"], color=COLOURS[1], label="all photons with the object, as the halves predict")
     if "judged" in rings:
-        ax.plot(frequency, rings["judged"], color=COLOURS[2], label="half of the dose with the object, judged")
+        ax.plot(frequency, rings["judged"], color=COLOURS[2], label="half of the photons with the object, by the judge")
     if true is not None:
-        ax.plot(frequency, true, color="k", lw=0.9, label="full dose with the truth")
+        ax.plot(frequency, true, color="k", lw=0.9, label="all photons with the truth")
     ax.axhline(1 / 7, color="k", ls=":", lw=1, label="1/7")
     ax.plot(frequency, rings["half_bit"], color="gray", ls="--", lw=1, label="half-bit threshold")
     for (name, at), marker in zip(marks.items(), "os^"):
@@ -77,6 +77,41 @@ def show_split(
     for ax, name, half in zip(axes[1], ("first", "second"), halves):
         show_image(ax, half, f"Phase of the {name} half of the photons", "rad", PHASE, limits)
     for ax in (axes[0, 1], *axes[1]):
+        add_scale_bar(ax, pixel_size_m)
+    fig.suptitle(title, fontsize="medium")
+    return fig
+
+# %% ../../nbs/show/split.ipynb #9288cc83
+def show_against_truth(
+    rings: Mapping[str, np.ndarray], std: np.ndarray, error: np.ndarray, true: np.ndarray, title: str,
+    pixel_size_m: float | None = None,
+) -> Figure:  # fmt: skip
+    """Ring correlations beside that with the truth, and the standard deviation of the phase beside the true error.
+
+    Pyplot does not know the figure: a panel draws it in a thread of its own, while pyplot shows what it has in another.
+
+    Parameters
+    ----------
+    rings : mapping of str to (n,) array
+        As of `show_split`.
+    std, error : (h, w) float arrays
+        Standard deviation of the phase that halves predict, and the true phase error, rad.
+    true : (n,) array
+        Correlation with the truth.
+    title : str
+    pixel_size_m : float, optional
+    """
+    tall = std.shape[0] / std.shape[1]
+    heights = [3.0, 4.6 * min(max(tall, 0.3), 1.2)]
+    fig = Figure(figsize=(PAGE_WIDTH, sum(heights) + 0.3), layout="constrained")
+    grid = fig.add_gridspec(2, 1, height_ratios=heights)
+    _correlation_panel(curves := fig.add_subplot(grid[0]), rings, {}, true)
+    curves.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    span = max(float(np.percentile(np.concatenate([std.ravel(), np.abs(error).ravel()]), 99)), 1e-6)
+    titles = {"Predicted: standard deviation of the noise": std, "True phase error, without its sign": np.abs(error)}
+    below = grid[1].subgridspec(1, 2)
+    for column, (name, values) in enumerate(titles.items()):
+        show_image(ax := fig.add_subplot(below[column]), values, name, "phase (rad)", COUNTS, (0.0, span))
         add_scale_bar(ax, pixel_size_m)
     fig.suptitle(title, fontsize="medium")
     return fig
