@@ -1026,7 +1026,7 @@ def asked_in_words(study: Study) -> str:
     spread = f"{ratio.min():.2f} to {ratio.max():.2f} times, median {ratio.median():.2f}; farthest off is {where}"
     bars = [f"{100 * table[f'{share}% bars hold'].median():.0f} %" for share in (68, 95)]
     return (
-        f"{len(table)} image{'s' if len(table) > 1 else ''} asked. Predicted phase error over the true one: "
+        f"{len(table)} image{'s were' if len(table) > 1 else ' was'} asked. Predicted phase error over the true one: "
         f"{spread if len(table) > 1 else f'{ratio.median():.2f} times'}. Error bars of 68 % hold in {bars[0]} of the "
         f"pixels, those of 95 % in {bars[1]}{' (medians)' if len(table) > 1 else ''}."
     )

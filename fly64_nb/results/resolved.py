@@ -123,8 +123,6 @@ def asked_jobs(study: Study) -> Iterator[tuple[int, Condition, str, Job]]:
     """Noise seed, condition, method and job of every image that `fly64 resolve` was asked for, in the study's order."""
     for seed in study.design.seeds:
         layout = study.layout(seed)
-        if not layout.halves.is_dir():
-            continue
         for condition, method in itertools.product(study.root_design(seed).conditions, study.methods):
             if layout.resolved(condition, method).is_dir():
                 yield seed, condition, method, resolve_job(study, condition, method, judge="", seed=seed)

@@ -110,7 +110,7 @@ def _downloads_of(root: Path) -> Iterator[tuple[str, Path, str]]:
     for path in sorted(layout.phase("f").rglob("product.h5"), key=_in_order):
         yield "product", path, f"reconstruction by {path.parent.name}, Ptychodus product"
     for name, what in (("resolve.csv", "numbers"), ("rings.csv", "ring correlations"), ("images.npz", "images")):
-        for path in sorted(layout.halves.rglob(name), key=_in_order):
+        for path in sorted(root.glob(f"resolve/**/{name}"), key=_in_order):
             yield "halves", path, f"what halves of the photons say of {path.parent.name}: {what}"
     for path in sorted(layout.phase("e").rglob("*"), key=_in_order):
         if path.suffix not in (".csv", ".json", ".log") and not path.name.startswith("."):

@@ -166,14 +166,9 @@ class Layout:
         """What methods made of a flat object on one grid."""
         return self.comparison(condition) / "flat_objects.npz"
 
-    @property
-    def halves(self) -> Path:
-        """Folder of all that halves of the photons say."""
-        return self.root / "resolve"
-
     def resolved(self, condition: Condition, method: str) -> Path:
         """Folder of what halves of the photons say of a method's image."""
-        return self.halves / job_name(condition, method)
+        return self.root / "resolve" / job_name(condition, method)
 
     def condition_metrics(self, condition: Condition) -> Path:
         """Metrics of one condition."""
