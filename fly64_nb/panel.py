@@ -254,12 +254,12 @@ def inline_html(figure: Figure, words: str) -> str:
 
 # %% ../nbs/panel.ipynb #477699eb
 def halves_html(study: Study, asked: Mapping[str, Any], method: str) -> str:
-    """What halves of the photons say of an image, or the command that asks it."""
+    """What halves of the photons say of an image, or the command that works it out."""
     condition = study.condition(**{name: value for name, value in asked.items() if name != "seed"})
     job = resolve_job(study, condition, method, judge="", seed=asked["seed"])
     if not job.outputs[0].is_file():
         command = command_for(study, condition, method, asked["seed"])
-        return f"<p>Not asked yet. This asks it: <code>{html.escape(command)}</code></p>"
+        return f"<p>Not predicted yet. This does it: <code>{html.escape(command)}</code></p>"
     result = read_result(job.output_dir)
     numbers, why = result_numbers(result), outdated(job)
     predicted, true = (f"{numbers[name]:.4f}" for name in ("predicted (rad)", "true (rad)"))

@@ -45,7 +45,7 @@ from fly64_nb.quality.table import (
     values_of,
 )
 from .results.imperfection import LostDose, dose_lost_of
-from .results.resolved import KeptResult, asked_jobs, kept_results, result_numbers, results_table
+from .results.resolved import ResolvedImage, resolved_images, resolved_jobs, result_numbers, results_table
 from .results.study import NotMadeError, Study, open_study, read_history, report_job
 from .engine.job import Job, JobResult
 from .engine.record import recorded_result
@@ -60,7 +60,8 @@ __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNE
            'further_heatmaps', 'lost_tables', 'lost_noise', 'lost_figures', 'arena_html', 'course_html', 'arena_figure',
            'dose_advice_html', 'overlap_advice_html', 'all_records', 'left_out', 'evidence_html', 'manifests_html',
            'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence',
-           'invented_html', 'flat_object_figure', 'no_flat_object', 'asked_html', 'asked_in_words', 'build_report_job']
+           'invented_html', 'flat_object_figure', 'no_flat_object', 'predicted_html', 'predicted_in_words',
+           'build_report_job']
 
 # %% ../nbs/07_report.ipynb #05eeffb3
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
@@ -708,8 +709,8 @@ def overlap_advice_html(advice: Advice) -> Markup:
 # %% ../nbs/07_report.ipynb #327d85a4
 def all_records(study: Study) -> list[tuple[int, JobResult]]:
     """Noise seed and last result of every job that has one: of the phases, then of `fly64 resolve`."""
-    asked = [(seed, recorded_result(job)) for seed, _, _, job in asked_jobs(study)]
-    return [*study.records(), *((seed, result) for seed, result in asked if result)]
+    resolved = [(seed, recorded_result(job)) for seed, _, _, job in resolved_jobs(study)]
+    return [*study.records(), *((seed, result) for seed, result in resolved if result)]
 
 
 def left_out(study: Study) -> list[str]:
@@ -980,15 +981,24 @@ def _half_period_text(px: float, nm: float) -> str:
     return f"{px:.2f} px" + ("" if np.isnan(nm) else f" ({nm:.3g} nm)")
 
 
-def _asked_row(study: Study, seed: int, condition: Condition, method: str, job: Job, result: KeptResult) -> dict:
-    """Row of a table of predictions: what was asked leads to where that was done, the truth to the comparison."""
-    numbers, page, where = result_numbers(result), study.notebook_page(job), dict[str, Any](condition.values())
-    compared = notebook_links(study, [seed], lambda seed: study.job(**where, of="G", seed=seed))
-    title = f"{method}: {condition}" + (f", seed {seed}" if len(study.design.seeds) > 1 else "")
+def _image_title(study: Study, image: ResolvedImage) -> str:
+    """Method and condition of an image in words, with its seed where there are several."""
+    seed = f", seed {image.seed}" if len(study.design.seeds) > 1 else ""
+    return f"{image.method}: {image.condition}{seed}"
+
+
+def _predicted_row(study: Study, image: ResolvedImage) -> dict:
+    """Row of a table of predictions: the image leads to its `fly64 resolve`, the truth to the comparison."""
+    numbers, page = result_numbers(image.result), study.notebook_page(image.job)
+    where = dict[str, Any](image.condition.values())
+    compared = notebook_links(study, [image.seed], lambda seed: study.job(**where, of="G", seed=seed))
+    title = link(_image_title(study, image), page) if page else _image_title(study, image)
+    if image.outdated:
+        title = Markup("{} <small>out of date: {}</small>").format(title, image.outdated)
     predicted, true = numbers["predicted (rad)"], numbers["true (rad)"]
     percent = lambda share: "–" if np.isnan(share) else f"{100 * share:.0f} %"
     return {
-        "image": link(title, page) if page else title,
+        "image": title,
         "predicted error (rad)": f"{predicted:.4f}",
         "true error (rad)": _first_link(f"{true:.4f}", compared) if np.isfinite(true) else "–",
         "predicted / true": f"{predicted / true:.2f}" if np.isfinite(true) else "–",
@@ -999,25 +1009,20 @@ def _asked_row(study: Study, seed: int, condition: Condition, method: str, job: 
     }
 
 
-def asked_html(study: Study) -> Markup:
-    """What halves of the photons predict of every image that was asked, beside the truth; empty if none was."""
-    rows, stale = [], results_table(study).get("outdated", pd.Series(dtype=str)).tolist()
-    for asked, why in zip(kept_results(study), stale):
-        row = _asked_row(study, *asked)
-        if why:
-            row["image"] = Markup("{} <small>out of date: {}</small>").format(row["image"], why)
-        rows.append(row)
+def predicted_html(study: Study, images: Sequence[ResolvedImage]) -> Markup:
+    """What halves of the photons predict of each image, beside the truth; empty without images."""
+    rows = [_predicted_row(study, image) for image in images]
     return table_html(pd.DataFrame(rows), "Predicted by halves of the photons, and true") if rows else Markup("")
 
 # %% ../nbs/07_report.ipynb #d8de8005
-def asked_in_words(study: Study) -> str:
+def predicted_in_words(study: Study, images: Sequence[ResolvedImage]) -> str:
     """How far the predictions of a study are from its truth, in a sentence; or the command that makes them."""
-    table = results_table(study)
-    if not len(table):
+    if not images:
         return (
-            "No image of this study was asked by halves of its photons. "
-            f"`fly64 resolve {study.path.name}` asks all of them, `--method`, `--dose`, `--view` and `--split` choose."
+            f"Not predicted yet: `fly64 resolve {study.path.name}` predicts the error of every image of this study; "
+            "`--method`, `--dose`, `--view` and `--split` choose some."
         )
+    table = results_table(study, images)
     ratio = (table["predicted (rad)"] / table["true (rad)"]).dropna()
     if not len(ratio):
         return ""
@@ -1026,7 +1031,7 @@ def asked_in_words(study: Study) -> str:
     spread = f"{ratio.min():.2f} to {ratio.max():.2f} times, median {ratio.median():.2f}; farthest off is {where}"
     bars = [f"{100 * table[f'{share}% bars hold'].median():.0f} %" for share in (68, 95)]
     return (
-        f"{len(table)} image{'s were' if len(table) > 1 else ' was'} asked. Predicted phase error over the true one: "
+        f"Predicted phase error over the true one, {len(table)} image{'s' if len(table) > 1 else ''}: "
         f"{spread if len(table) > 1 else f'{ratio.median():.2f} times'}. Error bars of 68 % hold in {bars[0]} of the "
         f"pixels, those of 95 % in {bars[1]}{' (medians)' if len(table) > 1 else ''}."
     )
@@ -1039,7 +1044,7 @@ def build_report_job(study: str | Path) -> Job:
     layouts = [Layout(root) for root in study_roots(study, design).values()]
     written = [path(phase) for layout in layouts for phase in phases for path in (layout.manifest, layout.skips)]
     written += [layout.metrics for layout in layouts]
-    written += [job.outputs[0] for _, _, _, job in asked_jobs(open_study(study))]
+    written += [job.outputs[0] for _, _, _, job in resolved_jobs(open_study(study))]
     digest = hashlib.sha256(design.to_json().encode()).hexdigest()[:12]
     return replace(
         report_job(study),

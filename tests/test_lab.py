@@ -251,7 +251,7 @@ def test_a_person_explores_a_study(browser, lab, study, tmp_path):
 
 
 def halves_are_shown(book: Notebook, folder: Path) -> None:
-    """What halves predict beside the truth, of an image that was asked; of another one the command that asks it."""
+    """What halves predict beside the truth, of an image that has it; of another one the command."""
     record = json.loads((folder / "resolve.json").read_text())
     fold = book.page.get_by_text("Without a truth: halves of the photons")
     fold.click()

@@ -468,7 +468,7 @@ def test_what_halves_predict_stands_beside_the_truth(further):
     assert (site / "downloads/resolve/dose_10000/dense_test_LSQML/images.npz").is_file()
 
 
-def test_a_study_that_was_not_asked_says_how_to_ask(site, study):
+def test_a_study_without_predictions_says_how_to_make_them(site, study):
     text = parsed(site / "index.html").get_text()
     assert f"fly64 resolve {study.name}" in text and "Predicted by halves" not in text
 

@@ -30,7 +30,7 @@ from fly64_nb.reconstruction import reconstruct_with
 from fly64_nb.report import build_report_job
 from fly64_nb.results.resolve import dealt_halves, judge_for, maker, resolve_dataset
 from fly64_nb.results.resolve_jobs import resolve_jobs
-from fly64_nb.results.resolved import read_result, results_table
+from fly64_nb.results.resolved import read_result, resolved_images
 from fly64_nb.results.score import score
 from fly64_nb.results.study import open_study
 
@@ -162,10 +162,10 @@ def test_images_of_a_study_are_resolved_beside_their_truth(copy):
     assert (folder / "resolve.json").stat().st_mtime_ns == written
     jobs = resolve_jobs(study, [study.condition(1e4, "dense", "test")], ["PINN"], deals=1, judge="")
     assert not plan_jobs(jobs).reasons and "parameter deals changed" in plan_jobs([asked_twice(jobs[0])]).reasons[0]
-    assert list(results_table(study)["outdated"]) == [""]
+    assert [image.outdated for image in resolved_images(study)] == [""]
     assert build_report_job(copy).inputs[-1] == folder / "resolve.json"
     image.write_bytes(whole + b"\0")
-    assert "reconstruction.npz is not what it was made from" in results_table(study)["outdated"].iloc[0]
+    assert "reconstruction.npz is not what it was made from" in resolved_images(study)[0].outdated
 
 
 def asked_twice(job: Job) -> Job:

@@ -37,7 +37,7 @@ def _made_by(study: Study, condition: Condition, method: str, seed: int) -> Behi
 
 
 def files_behind(study: Study, condition: Condition, method: str, seed: int) -> tuple[Path, ...]:
-    """Files that a result hangs on: the image that is asked, what it was made from, datasets of the other views."""
+    """Files that a result hangs on: the image, what it was made from, datasets of the other views."""
     jobs, layout = [job for _, job in _made_by(study, condition, method, seed)], study.layout(seed)
     views = (layout.dataset(condition.on(view)) for view in study.design.views)
     needed = [jobs[0].outputs[0], *(path for job in jobs for path in job.inputs)]
@@ -50,7 +50,7 @@ RESOLVE = "resolve"  # as phases are named: the folder of executed notebooks
 def resolve_job(
     study: Study, condition: Condition, method: str, *, judge: str = "ML", deals: int = 2, seed: int | None = None
 ) -> Job:
-    """The job that asks the image of a condition by a method; see `fly64_nb.results.resolve.resolve_study`.
+    """The job that judges the image of a condition by a method; see `fly64_nb.results.resolve.resolve_study`.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,8 @@ from .study import Study
 from ..study.condition import Condition
 
 # %% auto #0
-__all__ = ['KeptResult', 'read_result', 'command_for', 'asked_jobs', 'kept_results', 'result_numbers', 'results_table']
+__all__ = ['KeptResult', 'read_result', 'command_for', 'resolved_jobs', 'ResolvedImage', 'resolved_images', 'result_numbers',
+           'results_table']
 
 # %% ../../nbs/results/resolved.ipynb #630dd580
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def read_result(folder: str | Path) -> KeptResult:
 
 # %% ../../nbs/results/resolved.ipynb #8a02855e
 def command_for(study: Study, condition: Condition, method: str, seed: int | None = None) -> str:
-    """The command that asks an image of a study."""
+    """The command that runs `fly64 resolve` on one image of a study."""
     further = {**dict(condition.exposure), **dict(condition.others)}
     words = [f"fly64 resolve {study.path.name} --method {method} --dose {condition.dose:g} --view {condition.view}"]
     words += [f"--split {condition.split}", *(f"--at {name}={value:g}" for name, value in further.items())]
@@ -119,26 +120,53 @@ def command_for(study: Study, condition: Condition, method: str, seed: int | Non
     return " ".join(words)
 
 
-def asked_jobs(study: Study) -> Iterator[tuple[int, Condition, str, Job]]:
-    """Noise seed, condition, method and job of every image that `fly64 resolve` was asked for, in the study's order."""
+def resolved_jobs(study: Study) -> Iterator[tuple[int, Condition, str, Job]]:
+    """Noise seed, condition, method and job of every image that `fly64 resolve` was run on, in the study's order."""
     for seed in study.design.seeds:
         layout = study.layout(seed)
         for condition, method in itertools.product(study.root_design(seed).conditions, study.methods):
             if layout.resolved(condition, method).is_dir():
                 yield seed, condition, method, resolve_job(study, condition, method, judge="", seed=seed)
 
+# %% ../../nbs/results/resolved.ipynb #32168611
+@dataclass(frozen=True)
+class ResolvedImage:
+    """An image of a study, and what `fly64 resolve` said of it.
 
-def kept_results(study: Study) -> Iterator[tuple[int, Condition, str, Job, KeptResult]]:
-    """Noise seed, condition, method, job and result of every image that was asked, in the study's order.
-
-    A result that is damaged is left out: to ask again makes it anew.
+    Attributes
+    ----------
+    seed : int
+        Noise seed.
+    condition : Condition
+    method : str
+    job : Job
+        What made the result.
+    result : KeptResult
+    outdated : str
+        Why the result no longer holds; empty if it does.
     """
-    for seed, condition, method, job in asked_jobs(study):
+
+    seed: int
+    condition: Condition
+    method: str
+    job: Job
+    result: KeptResult
+    outdated: str
+
+
+def resolved_images(study: Study) -> list[ResolvedImage]:
+    """Every image of a study that `fly64 resolve` was run on, in the study's order; each file is read once.
+
+    A result that is damaged is left out: `fly64 resolve` makes it anew.
+    """
+    images = []
+    for seed, condition, method, job in resolved_jobs(study):
         try:
             result = read_result(job.output_dir)
         except FormatError:
             continue
-        yield seed, condition, method, job, result
+        images.append(ResolvedImage(seed, condition, method, job, result, outdated(job) or ""))
+    return images
 
 # %% ../../nbs/results/resolved.ipynb #32e8b4f8
 def result_numbers(result: KeptResult) -> dict[str, float]:
@@ -156,12 +184,14 @@ def result_numbers(result: KeptResult) -> dict[str, float]:
     return found | {f"{share:.0%} bars hold": true.get(f"held_{share:g}", float("nan")) for share in HELD}
 
 
-def results_table(study: Study) -> pd.DataFrame:
-    """A row for every image that was asked: its condition, `result_numbers`, and why it is ``outdated`` or nothing."""
-    rows = []
-    for seed, condition, method, job, result in kept_results(study):
-        place = {**{axis.name: axis.neutral for axis in study.axes}, **condition.values(), "seed": seed}
-        rows.append({**place, "method": method, **result_numbers(result), "outdated": outdated(job) or ""})
+def results_table(study: Study, images: Sequence[ResolvedImage]) -> pd.DataFrame:
+    """A row for every image: its condition, `result_numbers`, and why it is ``outdated`` or nothing."""
+    neutral = {axis.name: axis.neutral for axis in study.axes}
+    rows = [
+        {**neutral, **image.condition.values(), "seed": image.seed, "method": image.method}
+        | {**result_numbers(image.result), "outdated": image.outdated}
+        for image in images
+    ]
     first = ["dose", "view", *(axis.name for axis in study.axes), "split", "seed", "method"]
     table = pd.DataFrame(rows)
     return table[[*first, *(name for name in table if name not in first)]] if rows else pd.DataFrame(columns=first)
