@@ -264,6 +264,9 @@ def refusals() -> Iterator[None]:
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         tell(f"refused: {error}", "red")
         raise typer.Exit(2) from None
+    except ConnectionError as error:
+        tell(f"stopped: {error}; start it and its workers, then run the command with its address to continue", "red")
+        raise typer.Exit(1) from None
     except OSError as error:  # above all a full disk
         tell(f"stopped: {error}; make room, then run the same command again to continue", "red")
         raise typer.Exit(1) from None

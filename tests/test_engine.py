@@ -384,6 +384,19 @@ def test_a_lost_worker_of_a_real_cluster_takes_nothing_with_it(tmp_path, undistu
     second.kill()
 
 
+def test_a_scheduler_that_goes_away_fails_no_job(tmp_path, undisturbed, scheduler):
+    file, (server, *_) = scheduler
+    run = started(tmp_path / "s", seconds=1.0, scheduler=str(file))
+    wait_for(lambda: running_notes(tmp_path / "s") or run.poll() is not None)
+    server.kill()
+    printed, _ = run.communicate(timeout=60)
+    assert run.returncode == 1 and "ConnectionError: lost the Dask scheduler" in printed, printed
+    records = [read_record(job) for job in build(tmp_path / "s")]
+    assert all(record is None or record["status"] == "done" for record in records)
+    go(tmp_path / "s", workers=2)
+    assert numbers(tmp_path / "s") == undisturbed
+
+
 def test_a_scheduler_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="no Dask scheduler answers"):
         go(tmp_path, scheduler="tcp://127.0.0.1:9")

@@ -257,9 +257,20 @@ def _lost(plan: Plan, number: int, results: Mapping[int, JobResult], error: Base
     return JobResult(job, "failed", -9, detail=often + f"{type(error).__name__}: {error}".splitlines()[0])
 
 
+def _declared(client: Client) -> list[dict[str, float]]:
+    """What workers say they have. Between two phases all may be gone, and a job that asks nobody asks for nothing."""
+    try:
+        client.wait_for_workers(1, timeout=600)
+    except TimeoutError:
+        raise RuntimeError("the Dask scheduler has had no worker for 10 minutes") from None
+    except OSError:
+        raise ConnectionError("lost the Dask scheduler") from None
+    return [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+
+
 def _submit(plan: Plan, run: Run, client: Client, task: Callable[..., JobResult]) -> dict[Any, int]:
     """Futures of all jobs that a plan leaves to do, with their numbers; what most jobs wait for goes first."""
-    declared = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    declared = _declared(client)
     wants = {number: needs(plan.jobs[number], declared) for number in plan.reasons}
     waiting = Counter(i for behind in plan.upstream for i in behind)  # so that the end is made of short jobs
     futures: dict[int, Any] = {}
@@ -296,6 +307,11 @@ def run_plan(
         Called with each result as it comes.
     task : callable
         What is done with each job; takes what `run_task` takes.
+
+    Raises
+    ------
+    ConnectionError
+        If the scheduler went away: no job is to blame, and none is recorded as failed.
     """
     results, failed = dict(plan.decided), {}
     numbers = _submit(plan, run, client, task)
@@ -304,8 +320,10 @@ def run_plan(
         if future.status == "finished":
             results[number] = future.result()
             on_result(results[number])
-        else:
-            failed[number] = future.exception() if future.status == "error" else RuntimeError("Dask cancelled it")
+        elif future.status == "error":
+            failed[number] = future.exception()
+        else:  # Dask's client cancels all that it waits for
+            raise ConnectionError("lost the Dask scheduler")
     for number in (n for n in in_order(plan.upstream) if n in failed):
         results[number] = _lost(plan, number, results, failed[number])
         if recorded_result(plan.jobs[number]) is None:
@@ -345,18 +363,12 @@ class RunnerOptions:
 
 # %% ../../nbs/engine/cluster.ipynb #0321a597
 def _connected(scheduler: str) -> Client:
-    """Client of a cluster that somebody else started; RuntimeError if it does not answer or has no worker."""
+    """Client of a cluster that somebody else started; RuntimeError if it does not answer."""
     where = {"scheduler_file": scheduler} if os.path.isfile(scheduler) else {"address": scheduler}
     try:
-        client = Client(**where, timeout=10)
+        return Client(**where, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
         raise RuntimeError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
-    try:
-        client.wait_for_workers(1, timeout=600)
-    except TimeoutError:
-        client.close()
-        raise RuntimeError(f"--scheduler {scheduler}: it has had no worker for 10 minutes") from None
-    return client
 
 
 @contextlib.contextmanager
