@@ -7,20 +7,39 @@ STUDY ?= study
 TESTS ?=
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --maxprocesses 8 --durations 15 $(TESTS)
 
-.PHONY: study test test-all lint types chromium bench lab readme pretrained clean
+.PHONY: study test test-all lock lint types chromium bench lab readme pretrained clean
 .DELETE_ON_ERROR:
 
+# the versions that were tested, for every platform; "make study LOCK=" takes the newest that fit
+LOCK ?= requirements/lock.txt
+# uv where it is there, which is faster; "make study UV=" takes pip, whose configuration uv does not read
+UV ?= $(shell command -v uv)
+# "make study TORCH=cpu" on Linux: PyTorch without CUDA, from an index that has it (TORCH_INDEX, or pip's or uv's own)
+TORCH ?=
+TORCH_INDEX ?=
+INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check) \
+	--quiet $(if $(LOCK),--constraint $(LOCK))
+CPU_BUILDS = $(shell sed -n -E 's/^(torch|torchvision)(==[^ ]+).*/\1\2+cpu/p' requirements/lock.txt)
+FROM_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) $(if $(UV),--index-strategy unsafe-best-match))
+NO_CPU_BUILDS = TORCH=cpu: no index has $(CPU_BUILDS); name one with TORCH_INDEX=URL, or leave TORCH=cpu out
+
 # installed again only when what is installed changes; a half-made environment has no stamp
-$(VENV)/study.stamp: pyproject.toml
+$(VENV)/study.stamp: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(if $(filter cpu,$(TORCH)),$(INSTALL) $(FROM_INDEX) $(CPU_BUILDS) || { echo "$(NO_CPU_BUILDS)" >&2; exit 1; })
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/study.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	# its product reader is tested against ours, and needs nothing of the sixty packages that the rest of it needs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'ptychodus==1.7.*'
+	$(INSTALL) --no-deps 'ptychodus==1.7.*'
 	touch $@
+
+## requirements/lock.txt anew, with as few changes as pyproject.toml asks for; "make lock UPGRADE=--upgrade" takes the newest
+lock:
+	$(or $(UV),uv) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --no-annotate \
+		$(UPGRADE) --quiet --output-file requirements/lock.txt
 
 ## the quick study on the built-in base; ends with the headline table and the report's place
 study: $(VENV)/study.stamp
