@@ -12,28 +12,30 @@ PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --max
 
 # the versions that were tested, for every platform; "make study LOCK=" takes the newest that fit
 LOCK ?= requirements/lock.txt
-# uv where it is there, which is faster; "make study UV=" takes pip, whose configuration uv does not read
+# uv where it is there, which is faster; "make study UV=" takes pip
 UV ?= $(shell command -v uv)
 # "make study TORCH=cpu" on Linux: PyTorch without CUDA, from an index that has it (TORCH_INDEX, or pip's or uv's own)
 TORCH ?=
 TORCH_INDEX ?=
-INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check) \
-	--quiet $(if $(LOCK),--constraint $(LOCK))
+LOCKED = --quiet $(if $(LOCK),--constraint $(LOCK))
+# by pip where uv does not find the index that pip is told
+install = $(if $(UV),$(UV) pip install --python $(BIN)/python $(LOCKED) $(1) $(if $(2),$(2) --index-strategy unsafe-best-match) || )\
+	$(BIN)/python -m pip install --disable-pip-version-check $(LOCKED) $(1) $(2)
 CPU_BUILDS = $(shell sed -n -E 's/^(torch|torchvision)(==[^ ]+).*/\1\2+cpu/p' requirements/lock.txt)
-FROM_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) $(if $(UV),--index-strategy unsafe-best-match))
+FROM_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 NO_CPU_BUILDS = TORCH=cpu: no index has $(CPU_BUILDS); name one with TORCH_INDEX=URL, or leave TORCH=cpu out
 
 # installed again only when what is installed changes; a half-made environment has no stamp
 $(VENV)/study.stamp: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
-	$(if $(filter cpu,$(TORCH)),$(INSTALL) $(FROM_INDEX) $(CPU_BUILDS) || { echo "$(NO_CPU_BUILDS)" >&2; exit 1; })
-	$(INSTALL) --editable .
+	$(if $(filter cpu,$(TORCH)),$(call install,$(CPU_BUILDS),$(FROM_INDEX)) || { echo "$(NO_CPU_BUILDS)" >&2; exit 1; })
+	$(call install,--editable .)
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/study.stamp
-	$(INSTALL) --editable '.[dev]'
+	$(call install,--editable '.[dev]')
 	# its product reader is tested against ours, and needs nothing of the sixty packages that the rest of it needs
-	$(INSTALL) --no-deps 'ptychodus==1.7.*'
+	$(call install,--no-deps 'ptychodus==1.7.*')
 	touch $@
 
 ## requirements/lock.txt anew, with as few changes as pyproject.toml asks for; "make lock UPGRADE=--upgrade" takes the newest
