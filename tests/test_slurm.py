@@ -127,7 +127,7 @@ def test_limits_are_met_and_workers_lost_and_the_numbers_stay(tmp_path):
         # the same command continues it, with other jobs
         with jobs(environment, folder, "01:00:00") as scheduler:
             again = run(root, environment, *scheduler)
-            assert again.wait(1200) == 0, Path(f"{root}.txt").read_text()
+            assert again.wait(3600) == 0, Path(f"{root}.txt").read_text()
         assert "up to date" in Path(f"{root}.txt").read_text()
-    assert run(tmp_path / "plain", dict(os.environ)).wait(1200) == 0
+    assert run(tmp_path / "plain", dict(os.environ)).wait(3600) == 0
     pd.testing.assert_frame_equal(numbers(root), numbers(tmp_path / "plain"), check_exact=True)
