@@ -49,7 +49,7 @@ study: $(VENV)/study.stamp
 
 ## lint, types, and every test that is not marked slow, on all cores: the notebooks' own, and what no notebook can show
 test: lint types chromium
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not slurm"
 
 ## the same with the tests that take minutes
 test-all: lint types chromium

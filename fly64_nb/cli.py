@@ -5,6 +5,7 @@
 # %% ../nbs/cli.ipynb #1edf960c
 from __future__ import annotations
 
+import errno
 import inspect
 import math
 import signal
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING',
            'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'FILE_OR_STUDY',
-           'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'option', 'takes',
-           'reading_from', 'filters', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init', 'design',
-           'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results', 'runner_options',
-           'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown', 'resolve_scan',
-           'chosen_images', 'resolved_table', 'tell_images', 'resolve_images', 'resolve', 'scores_table', 'tell_scores',
-           'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena', 'only_methods', 'at_values',
-           'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap',
-           'train', 'reconstruct', 'compare', 'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'status',
-           'logs', 'ancestry', 'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table',
-           'advice_rows', 'advice_tables', 'lost_table', 'tell_lost', 'plan_table', 'tell_plan', 'tell_costs', 'advise']
+           'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'main', 'option', 'takes',
+           'reading_from', 'filters', 'in_words', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init',
+           'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results',
+           'runner_options', 'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown',
+           'resolve_scan', 'chosen_images', 'resolved_table', 'tell_images', 'resolve_images', 'resolve',
+           'scores_table', 'tell_scores', 'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena',
+           'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase',
+           'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of',
+           'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since',
+           'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'lost_table', 'tell_lost',
+           'plan_table', 'tell_plan', 'tell_costs', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -46,7 +48,7 @@ app = typer.Typer(
     "`fly64 run` does all of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
 StudyRoot = Annotated[Path, typer.Argument(metavar="STUDY", help="Study root: the folder that holds the study.")]
@@ -56,6 +58,24 @@ def tell(line: str, style: str | None = None) -> None:
     """Print a line as it is, however long."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from fly64_nb import __version__
+
+        tell(f"fly64_nb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What may stand before a command."""
+
 # %% ../nbs/cli.ipynb #d85666b6
 C = TypeVar("C", bound=Callable[..., None])
 
@@ -63,7 +83,7 @@ C = TypeVar("C", bound=Callable[..., None])
 def option(flag: str, kind: Any, default: Any, text: str, **more: Any) -> inspect.Parameter:
     """An option of a command as the parameter of its function."""
     name = flag.removeprefix("--").replace("-", "_")
-    kind = Annotated[kind, typer.Option(flag, help=text, **more)]
+    kind = Annotated[kind, typer.Option(flag, help=text, show_default=default not in (0, "", False), **more)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
@@ -194,7 +214,7 @@ DESIGN = (
 )
 
 # %% ../nbs/cli.ipynb #55451e9e
-WORKERS = option("--workers", int, 0, "Jobs at a time; 0 takes as many as there are cores.", min=0)
+WORKERS = option("--workers", int, 0, "Jobs at a time; as many as there are cores if not given.", min=0)
 DRY_RUN = option("--dry-run", bool, False, "Print what would be run and why, and run nothing.")
 RUNNING = (
     WORKERS,
@@ -205,8 +225,8 @@ RUNNING = (
         "Dask scheduler to use instead of this machine's cores: tcp://HOST:PORT, or its scheduler file.",
     ),
     option("--retries", int, 1, "How often a job that failed is tried again.", min=0),
-    option("--time-limit", float, 0, "Seconds after which a job is ended; 0 sets no limit.", min=0),
-    option("--memory-limit", float, 0, "Gigabytes at which a job is ended; 0 sets no limit.", min=0),
+    option("--time-limit", float, 0, "Seconds after which a job is ended; no limit if not given.", min=0),
+    option("--memory-limit", float, 0, "Gigabytes at which a job is ended; no limit if not given.", min=0),
     option("--jobs-per-gpu", int, 1, "Jobs that share a GPU.", min=1),
     option("--cold", bool, False, "Start a new Python for every job instead of keeping warm parents."),
     DRY_RUN,
@@ -230,7 +250,7 @@ FILTERS = {
         [],
         "Only views whose networks learn from groups of this size, squared.",
     ),
-    "seed": option("--seed", int, 0, "The replicate with this noise seed; 0 is the study's first.", min=0),
+    "seed": option("--seed", int, 0, "The replicate with this noise seed; the study's first if not given.", min=0),
     "phase": option("--phase", str, "", "Only this phase, by its letter: A to H."),
 }
 ALLOW_MISSING = option(
@@ -249,6 +269,11 @@ def filters(*names: str) -> tuple[inspect.Parameter, ...]:
 EVERYTHING = filters("dose", "view", "split", "at", "only", "seed", "phase")
 
 # %% ../nbs/cli.ipynb #9c64b187
+def in_words(error: OSError) -> str:
+    """What the system says of a file, without its number: ``File exists``."""
+    return error.strerror or str(error)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what a person can mend into a line and exit status 2, and Ctrl-C or a polite kill into a line and 130."""
@@ -261,14 +286,21 @@ def refusals() -> Iterator[None]:
         yield
     except typer.Exit:  # how a command ends is a RuntimeError, too
         raise
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except FileNotFoundError as error:
+        tell(f"refused: {error.filename}: no such file or folder" if error.filename else f"refused: {error}", "red")
+        raise typer.Exit(2) from None
+    except (ValueError, RuntimeError) as error:
         tell(f"refused: {error}", "red")
         raise typer.Exit(2) from None
     except ConnectionError as error:
         tell(f"stopped: {error}; start it and its workers, then run the command with its address to continue", "red")
         raise typer.Exit(1) from None
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        tell(f"refused: {error.filename}: {in_words(error)}; needed is a folder that this user may write into", "red")
+        raise typer.Exit(2) from None
     except OSError as error:  # above all a full disk
-        tell(f"stopped: {error}; make room, then run the same command again to continue", "red")
+        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+        tell(f"stopped: {in_words(error)}; {mend}, then run the same command again to continue", "red")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         tell("stopped; run the same command again to continue", "yellow")
@@ -1200,14 +1232,14 @@ def ancestry(
 # %% ../nbs/cli.ipynb #41991204
 def record_in_words(job: Job) -> tuple[dict[str, Any] | None, str]:
     """A job's record, if it has one that is whole, and how it ended in words."""
-    from fly64_nb.engine.record import read_record
+    from fly64_nb.engine.record import NOT_MADE, read_record
 
     try:
         record = read_record(job)
     except ValueError as damage:
         return None, str(damage)
     if record is None:
-        return None, "never finished"
+        return None, NOT_MADE
     where = f"{record.get('seconds', 0):.1f} s on {record.get('host', '?')}"
     return record, f"{record['status']} {record.get('started', '')}, {where}, {record.get('detail', '')}"
 

@@ -93,7 +93,7 @@ def test_what_is_wrong_is_refused_with_its_file(toolbox, tmp_path):
         search(twin)
     with pytest.raises(ValueError, match="empty.ipynb: found no Tool at module level"):
         search(write_notebook(tmp_path / "empty.ipynb", f"from {name}.base import Tool"))
-    with pytest.raises(ValueError, match="none.ipynb: found No such file"):
+    with pytest.raises(ValueError, match="none.ipynb: found no such file"):
         search(tmp_path / "none.ipynb")
     with pytest.raises(ValueError, match="notes.txt: found a file that ends in '.txt'"):
         search(tmp_path / "notes.txt")

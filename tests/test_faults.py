@@ -24,7 +24,7 @@ from fly64_nb.data.files import load_arrays
         (("--vary", "heat=1"), "axis 'heat' is unknown; there are"),
         (("--vary", "position_error=-1"), "needed is a value from 0"),
         (("--methods", "LSQML,Magic"), "method 'Magic' is unknown; there are PINN, Supervised, LSQML"),
-        (("--method", "none.ipynb"), "none.ipynb: found No such file"),
+        (("--method", "none.ipynb"), "none.ipynb: found no such file"),
         (("--set", "LSQML.epochs=0"), "LSQML: epochs = 0: must be greater than or equal to 1"),
         (("--set", "LSQML.speed=9"), "LSQML: setting 'speed' is unknown; there are epochs"),
         (("--set", "neighbor_count=2"), "K must be at least C"),

@@ -208,7 +208,7 @@ def test_another_dose_makes_what_is_new_and_leaves_the_rest(small):
     jobs = {"phase_c/dose_1000/datasets", "phase_d/dose_1000/baseline", "phase_d/dose_1000/dense"}
     for name in ("baseline_train", "baseline_test", "dense_train", "dense_test"):
         jobs |= {f"phase_f/dose_1000/{name}_LSQML", f"phase_g/dose_1000/{name}"}
-    assert "phase_c/dose_1000/datasets: never finished" in plan
+    assert "phase_c/dose_1000/datasets: not made yet" in plan
     assert f"{len(jobs) + 2} of 25 jobs to run" in plan  # and the audit, and the report
     shown = fly64("run", small, "--doses", "1e3").stdout
     assert titles(shown) == jobs | {"phase_b/contract", "phase_h/report"}
@@ -235,7 +235,7 @@ def test_what_is_held_fixed_is_refused_by_name(copy):
         assert done.returncode == 2 and words in done.stdout, done.stdout
     assert (copy / "study.json").read_bytes() == before
     plan = fly64("run", copy, "--seeds", "2", "--dry-run").stdout
-    assert "replicates/seed_43/phase_c/dose_10000/datasets: never finished" in plan
+    assert "replicates/seed_43/phase_c/dose_10000/datasets: not made yet" in plan
     assert all("seed_43" in line for line in plan.splitlines()[:-2])
 
 

@@ -143,8 +143,8 @@ def test_a_file_that_nobody_takes_is_described(tmp_path):
         "packed.gz": "an HDF5 file, compressed",
         "notes.txt": "a file that starts with b'my notes'",
         "nothing": "an empty file",
-        "absent": "found No such file or directory; needed a readable file",
-        ".": "found Is a directory",
+        "absent": "found no such file; needed a readable file",
+        ".": "found a folder",
     }.items():
         with pytest.raises(FormatError, match=words):
             read_base_file(tmp_path / name)

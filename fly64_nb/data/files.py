@@ -107,11 +107,12 @@ def check_regular(path: str | os.PathLike) -> os.stat_result:
     FormatError
         Also if there is no such file.
     """
-    kinds = {stat.S_ISDIR: "Is a directory", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     try:
         state = os.stat(path)
     except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or str(error)
+        missing = isinstance(error, FileNotFoundError)
+        found = "no such file" if missing else getattr(error, "strerror", None) or str(error)
         raise FormatError(path, None, found, "a readable file") from None
     if not stat.S_ISREG(state.st_mode):
         found = next((words for test, words in kinds.items() if test(state.st_mode)), "a device")

@@ -44,7 +44,7 @@ from fly64_nb.engine.graph import (
     running_notes,
 )
 from .job import Job, JobResult
-from .record import code_key, other_code, recorded_result
+from .record import NOT_MADE, code_key, other_code, recorded_result
 
 # %% auto #0
 __all__ = ['Run', 'run_task', 'parents_of', 'WarmParents', 'available_cores', 'visible_gpus', 'local_cluster', 'needs',
@@ -108,7 +108,7 @@ def run_task(job: Job, run: Run, *upstream: JobResult) -> JobResult:
             job.gpu and bool(worker.state.total_resources.get("GPU")),
             _why_end(run),
             code,
-            detail=f"ran because {reason}",
+            detail="" if reason == NOT_MADE else f"ran because {reason}",
             run=run.id,
             worker=worker.address,
         )

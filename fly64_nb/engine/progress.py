@@ -259,9 +259,9 @@ def summary(watch: Watch) -> Group:
 
 
 def result_in_words(result: JobResult) -> str:
-    """A result in a line: ``phase_f/dose_1000/dense_train: done in 4.0 s, ran because never finished``."""
+    """A result in a line: ``phase_f/dose_1000/dense_train: done in 4.0 s, ran because its code changed``."""
     words = {
-        "done": f"done in {result.seconds:.1f} s, {result.detail}",
+        "done": f"done in {result.seconds:.1f} s" + (result.detail and f", {result.detail}"),
         "failed": f"failed in {result.seconds:.1f} s (return code {result.returncode}; {result.detail}; "
         f"log {result.job.log_path})",
         "skipped": f"skipped, because {result.detail}",

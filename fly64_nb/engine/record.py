@@ -23,9 +23,9 @@ from .job import Job, JobResult, notebook_path
 from ..study.discovery import source_code
 
 # %% auto #0
-__all__ = ['RUNS_JOBS', 'SHOWS_RESULTS', 'NUMERICAL', 'cached_digest', 'code_digest', 'notebook_code', 'code_of', 'code_key',
-           'other_code', 'write_record', 'read_record', 'ingredients', 'record_done', 'damaged_output', 'why_stale',
-           'recorded_result', 'record_not_run', 'write_manifest', 'skip_rows']
+__all__ = ['RUNS_JOBS', 'SHOWS_RESULTS', 'NUMERICAL', 'NOT_MADE', 'cached_digest', 'code_digest', 'notebook_code', 'code_of',
+           'code_key', 'other_code', 'write_record', 'read_record', 'ingredients', 'record_done', 'damaged_output',
+           'why_stale', 'recorded_result', 'record_not_run', 'write_manifest', 'skip_rows']
 
 # %% ../../nbs/engine/record.ipynb #f8ac8e00
 @functools.cache
@@ -287,6 +287,9 @@ def damaged_output(job: Job, record: Mapping[str, Any]) -> str | None:
     return None if job.executed_notebook.is_file() else "its executed notebook is missing"
 
 # %% ../../nbs/engine/record.ipynb #c7bd2521
+NOT_MADE = "not made yet"
+
+
 def why_stale(job: Job, code: Mapping[str, str] | None = None) -> str | None:
     """Why a job has to run, or None if it is done, or found nothing to do, and nothing changed.
 
@@ -302,7 +305,7 @@ def why_stale(job: Job, code: Mapping[str, str] | None = None) -> str | None:
     except ValueError as damage:
         return str(damage)
     if record is None or "code" not in record and record["status"] in ("left out", "skipped"):
-        return "never finished"
+        return NOT_MADE
     if record["status"] not in ("done", "left out"):
         return f"{record['status']} before: {record.get('detail', '')}"
     missing = next((p for p in job.inputs if not p.is_file()), None)

@@ -189,11 +189,14 @@ def seeded(method: Method, settings: dict[str, Any], seed: int) -> dict[str, Any
     has_seed = any(f.name == "seed" for f in fields(method.settings))
     return {**settings, "seed": seed} if has_seed else dict(settings)
 
-
+# %% ../../nbs/methods/method.ipynb #e48ae631
 def settings_of(method: Method, profile: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Plain settings of a method for a profile, with changes; checked."""
     preset, changes = method.presets.get(profile, {}), changes or {}
-    further = method.adapt(preset, changes) if method.adapt else {}
+    try:
+        further = method.adapt(preset, changes) if method.adapt else {}
+    except TypeError:  # a value of the wrong kind: the check below names it
+        further = {}
     made = make_settings(method, {**preset, **further, **changes})
     return {f.name: getattr(made, f.name) for f in fields(made) if f.name != "seed"}
 

@@ -65,7 +65,8 @@ def code_cells(path: str | os.PathLike) -> list[tuple[str, str]]:
         cells = json.loads(text)["cells"] if path.suffix == ".ipynb" else []
         cells = [(n, cell, "".join(cell["source"])) for n, cell in enumerate(cells, 1) if cell["cell_type"] == "code"]
     except OSError as error:
-        raise ValueError(f"{path}: found {error.strerror or error}; needed a readable file") from None
+        found = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise ValueError(f"{path}: found {found}; needed a readable file") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: found {type(error).__name__}: {error}; needed a Python file or a Jupyter notebook in UTF-8"
