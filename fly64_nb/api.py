@@ -26,7 +26,7 @@ from .study.layout import Layout
 __all__ = ['publish', 'reporting', 'request_of', 'run_request', 'run']
 
 # %% ../nbs/api.ipynb #b5afb297
-def publish(study: str | Path, result: JobResult) -> str:
+def publish(study: str | Path, result: JobResult, workers: int = 0) -> str:
     """Render the report that its job made, unless it is there and neither it nor its renderer changed.
 
     Parameters
@@ -34,6 +34,8 @@ def publish(study: str | Path, result: JobResult) -> str:
     study : path
     result : JobResult
         Of the report's job.
+    workers : int
+        As of `fly64_nb.show.site.publish_report`.
 
     Returns
     -------
@@ -45,15 +47,15 @@ def publish(study: str | Path, result: JobResult) -> str:
         return ""
     if result.status == "up to date" and is_rendered_with(report, choose_renderer()[1]):
         return f"report: {report / '_site' / 'index.html'}"
-    published = publish_report(study)
+    published = publish_report(study, workers=workers)
     return f"report: {published.page} (rendered with {published.renderer})"
 
 
-def reporting(tell: Callable[[str], None]) -> Reporting:
-    """The report as `run_study` takes it; `tell` hears where it is."""
+def reporting(tell: Callable[[str], None], workers: int = 0) -> Reporting:
+    """The report as `run_study` takes it; `tell` hears where it is, `workers` are as of `publish`."""
 
     def render(study: Path, result: JobResult) -> None:
-        if line := publish(study, result):
+        if line := publish(study, result, workers):
             tell(line)
 
     return Reporting(build_report_job, render)
@@ -95,7 +97,9 @@ def run_request(study: str | Path, asked: Request, progress: bool = True, **opti
     study.mkdir(parents=True, exist_ok=True)
     with (NotebookWatch if progress else Watch)(study, PHASES) as watch:
         tell = print if progress else (lambda line: None)
-        results = run_study(study, prepared, watch, reporting(tell), command="fly64.run", **options)
+        results = run_study(
+            study, prepared, watch, reporting(tell, options.get("workers", 0)), command="fly64.run", **options
+        )
     if results[0].status == "failed":
         raise RuntimeError(f"{results[0].job.title}: {results[0].detail} (log {results[0].job.log_path})")
     return open_study(study)

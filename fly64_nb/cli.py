@@ -522,7 +522,7 @@ def run_prepared(study: Path, prepared: Prepared, options: Mapping[str, Any]) ->
     for root in study_roots(study, prepared.design).values():  # paths to files of methods lead through each of them
         root.mkdir(parents=True, exist_ok=True)
     with watch_of(study) as watch:
-        results = run_study(study, prepared, watch, reporting(tell), **runner_options(options))
+        results = run_study(study, prepared, watch, reporting(tell, options["workers"]), **runner_options(options))
     show_results(study, watch, results, time.perf_counter() - started)
     return results
 
@@ -1080,7 +1080,8 @@ def compare(study: StudyRoot, **options: Any) -> None:
 
 
 @app.command()
-def report(study: StudyRoot) -> None:
+@takes(WORKERS)
+def report(study: StudyRoot, **options: Any) -> None:
     """Phase H: the report, with what the study has so far; rendered with Quarto, or with nbconvert where it is not."""
     from fly64_nb.api import publish
     from fly64_nb.design import read_study
@@ -1093,7 +1094,7 @@ def report(study: StudyRoot) -> None:
         results = run_jobs(study, [job], {})
         write_phase(study, "phase_h", [job], results, design)
         tell_phase("phase_h", results, [], time.perf_counter() - started)
-        if line := publish(study, results[0]):
+        if line := publish(study, results[0], options["workers"]):
             tell(line)
         fail_if_failed(results)
 

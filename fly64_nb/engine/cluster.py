@@ -27,7 +27,7 @@ import psutil
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
 
 from ..data.files import write_json
-from .fork import WarmParent
+from .fork import WarmParent, available_cores
 from fly64_nb.engine.graph import (
     Limits,
     Plan,
@@ -47,8 +47,8 @@ from .job import Job, JobResult
 from .record import NOT_MADE, code_key, other_code, recorded_result
 
 # %% auto #0
-__all__ = ['Run', 'run_task', 'parents_of', 'WarmParents', 'available_cores', 'visible_gpus', 'local_cluster', 'needs',
-           'task_key', 'run_plan', 'RunnerOptions', 'Runner']
+__all__ = ['Run', 'run_task', 'parents_of', 'WarmParents', 'visible_gpus', 'local_cluster', 'needs', 'task_key', 'run_plan',
+           'RunnerOptions', 'Runner']
 
 # %% ../../nbs/engine/cluster.ipynb #65009a71
 @dataclass(frozen=True)
@@ -157,11 +157,6 @@ class WarmParents(WorkerPlugin):
                 self.free.append(parent)
 
 # %% ../../nbs/engine/cluster.ipynb #fca9c699
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def visible_gpus() -> tuple[str, ...]:
     """Names by which CUDA knows the GPUs that this process may use."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")

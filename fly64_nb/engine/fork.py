@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['REFUSED', 'LEFT_OUT', 'STATUS_OF', 'Request', 'environment', 'end_group', 'run_request', 'serve', 'Ended',
-           'WarmParent', 'report_progress']
+__all__ = ['REFUSED', 'LEFT_OUT', 'STATUS_OF', 'Request', 'environment', 'available_cores', 'die_with_parent', 'end_group',
+           'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
 
 # %% ../../nbs/engine/fork.ipynb #0ce7d8c9
 @dataclass(frozen=True)
@@ -87,7 +87,12 @@ def environment() -> dict[str, str]:
     }
 
 # %% ../../nbs/engine/fork.ipynb #50760a29
-def _die_with_parent(parent: int) -> None:
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent(parent: int) -> None:
     """Ask Linux to end this process when its parent ends; elsewhere the parent ends its child before itself."""
     if sys.platform == "linux":
         import ctypes
@@ -166,7 +171,7 @@ def _fork(request: Request) -> int:
         status = 1
         try:
             os.setsid()
-            _die_with_parent(server)
+            die_with_parent(server)
             for number in (signal.SIGCHLD, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)

@@ -14,7 +14,8 @@ import json
 import posixpath
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['PAGES', 'FOLDERS', 'BAR', 'page_of', 'shown_pages', 'package_notebooks', 'lead_to_notebooks', 'as_printed',
            'places_in', 'places_here', 'without_paths', 'settings_of', 'provenance_html', 'picture_file', 'outputs_of',
-           'formulas', 'notebook_html', 'without_directives', 'evidence_page', 'executed_notebooks', 'copy_evidence']
+           'formulas', 'notebook_html', 'without_directives', 'evidence_page', 'executed_notebooks', 'Evidence',
+           'copy_evidence']
 
 # %% ../../nbs/show/evidence.ipynb #646b7f51
 PAGES = {
@@ -322,12 +324,16 @@ def formulas(markdown: str) -> str:
 def _exporter(echo: bool) -> Any:
     """nbconvert's exporter to HTML; it reads its templates once, not for every page."""
     from nbconvert import HTMLExporter
+    from nbconvert.filters import Highlight2HTML
+    from nbconvert.filters.widgetsdatatypefilter import WidgetsDataTypeFilter
 
     prompts = {"exclude_input_prompt": True, "exclude_output_prompt": True}
     exporter = HTMLExporter(
         template_name="basic", exclude_input=not echo, exclude_raw=True, exclude_anchor_links=True, **prompts
     )
-    # it parses every line of code that has just been escaped, and takes most of the time
+    exporter.register_filter("highlight_code", Highlight2HTML(parent=exporter))
+    exporter.register_filter("filter_data_type", WidgetsDataTypeFilter({}, parent=exporter))
+    # it parses every line of code that has just been escaped
     exporter.register_filter("clean_html", lambda text: text)
     return exporter
 
@@ -335,9 +341,11 @@ def _exporter(echo: bool) -> Any:
 def notebook_html(notebook: NotebookNode, echo: bool) -> str:
     """Cells and outputs of a notebook as HTML, formulas as MathML; without its code unless `echo`.
 
-    Outputs that are HTML already stay as they are: nbconvert would parse each of them, which takes most of its time.
+    Neither outputs that are HTML already nor the page are parsed again, which takes most of nbconvert's own time: it
+    would look for pictures without alternative text, and ours have one.
     """
     import nbformat
+    from nbconvert.exporters.templateexporter import TemplateExporter
 
     shown, kept = nbformat.from_dict(notebook), []
     for cell in shown.cells:
@@ -347,17 +355,18 @@ def notebook_html(notebook: NotebookNode, echo: bool) -> str:
             if "text/html" in output.get("data", {}):
                 kept.append(output.data["text/html"])
                 output.data["text/html"] = f"<!-- kept {len(kept) - 1} -->"
-    body = _exporter(echo).from_notebook_node(shown)[0]
+    body = TemplateExporter.from_notebook_node(_exporter(echo), shown)[0]
     return re.sub(r"<!-- kept (\d+) -->", lambda found: kept[int(found[1])], body)
 
-
+# %% ../../nbs/show/evidence.ipynb #282d09a6
 @functools.cache
 def _code_html(cells: tuple[tuple[str, str], ...]) -> str:
     """Text and code of a notebook, its headings below those of a page and without names of their own."""
     from nbformat import v4
 
     make = {"markdown": v4.new_markdown_cell, "code": v4.new_code_cell}
-    body = notebook_html(v4.new_notebook(cells=[make[kind](source) for kind, source in cells]), echo=True)
+    named = [make[kind](source, id=f"cell-{number}") for number, (kind, source) in enumerate(cells, 1)]
+    body = notebook_html(v4.new_notebook(cells=named), echo=True)
     body = re.sub(r'(<h[1-6])[^>]*? id="[^"]*"', r"\1", body).replace(
         "<table", '<table data-quarto-disable-processing="true"'
     )
@@ -459,7 +468,9 @@ def evidence_page(
         if isinstance(body, str) and body:
             body = [v4.new_output("display_data", data={"text/html": without_paths(body, places)})]
         if body:
-            cells += [v4.new_markdown_cell(f"## {title}"), v4.new_code_cell("# what it showed", outputs=body)]
+            name = title.lower()  # cells without a name get a random one, and a page differs each time it is made
+            cells += [v4.new_markdown_cell(f"## {title}", id=name)]
+            cells += [v4.new_code_cell("# what it showed", outputs=body, id=f"{name}-shown")]
     return v4.new_notebook(cells=cells), pictures
 
 # %% ../../nbs/show/evidence.ipynb #ce5ada27
@@ -476,9 +487,56 @@ def executed_notebooks(root: Path) -> list[Path]:
     found = sorted((root / "notebooks").rglob("*.ipynb"))
     return [path for path in found if not path.name.startswith(".") and not path.name.endswith(".unfinished.ipynb")]
 
+
+def _places_of(notebooks: Iterable[Path]) -> dict[str, str]:
+    """`places_in` all of these executed notebooks: a study may have been moved between its jobs."""
+    from nbformat import from_dict, reader
+
+    places: dict[str, str] = {}
+    for path in notebooks:
+        metadata = reader.parse_json(path.read_text(encoding="utf-8")).get("metadata", {})
+        places |= places_in(from_dict({"metadata": metadata}))
+    return places
+
+# %% ../../nbs/show/evidence.ipynb #5b0c9cfd
+@dataclass(frozen=True)
+class Evidence:
+    """A page to be made of an executed notebook.
+
+    Attributes
+    ----------
+    executed, page : Path
+        The notebook, and the page's file in the report's folder, with the ending of a notebook.
+    up : str
+        Relative path from the page to the site's root.
+    notebooks : str or None
+        As of `evidence_page`.
+    places : mapping
+        Absolute paths that must not be seen, and the word for each.
+    """
+
+    executed: Path
+    page: Path
+    up: str
+    notebooks: str | None
+    places: Mapping[str, str]
+
+    def make(self) -> NotebookNode:
+        """The page; its pictures are written beside it."""
+        import nbformat
+
+        beside = self.executed.with_suffix(".json")
+        record = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+        notebook = nbformat.read(self.executed, as_version=4)
+        page, pictures = evidence_page(notebook, self.executed.stem, self.up, self.notebooks, record, self.places)
+        for name, content in pictures.items():
+            (self.page.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.page.parent / name).write_bytes(content)
+        return page
+
 # %% ../../nbs/show/evidence.ipynb #7354ed7c
-def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> dict[Path, NotebookNode]:
-    """Put pictures of executed notebooks, logs and manifests of a study and its replicates into the report's folder.
+def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> list[Evidence]:
+    """Put logs and manifests of a study and its replicates into the report's folder, and list the pages to be made.
 
     Parameters
     ----------
@@ -487,32 +545,20 @@ def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bo
     report : Path
     documented : bool
         The package's notebooks have pages there, below ``docs/notebooks``.
-
-    Returns
-    -------
-    dict of Path to NotebookNode
-        Pages of the executed notebooks, by file.
     """
-    import nbformat
-
-    pages, places = {}, places_here(study)
     for name in ("notebooks", "logs", "manifests", "replicates"):
         shutil.rmtree(report / name, ignore_errors=True)
-    for root in study_roots(study, design).values():
+    roots = {root: executed_notebooks(root) for root in study_roots(study, design).values()}
+    places = places_here(study) | _places_of(path for paths in roots.values() for path in paths)
+    evidence = []
+    for root, paths in roots.items():
         here = report / root.relative_to(study)
-        for path in executed_notebooks(root):
-            notebook, target = nbformat.read(path, as_version=4), here / path.relative_to(root)
-            places |= places_in(notebook)
-            up = "../" * len(target.parent.relative_to(report).parts)
-            beside = path.with_suffix(".json")
-            record = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
-            docs = f"{up}docs/notebooks/" if documented else None
-            pages[target], pictures = evidence_page(notebook, path.stem, up, docs, record, places)
-            for name, content in pictures.items():
-                (target.parent / name).parent.mkdir(parents=True, exist_ok=True)
-                (target.parent / name).write_bytes(content)
+        for path in paths:
+            page = here / path.relative_to(root)
+            up = "../" * len(page.parent.relative_to(report).parts)
+            evidence.append(Evidence(path, page, up, f"{up}docs/notebooks/" if documented else None, places))
         for log in (*root.glob("phase_*/**/*.log"), *root.glob("resolve/**/*.log")):
             _text_copy(log, here / "logs" / f"{log.relative_to(root).as_posix()}.txt", places)
         for record in (*root.glob("phase_*/*.json"), *root.glob("study.json")):
             _text_copy(record, here / "manifests" / record.relative_to(root), places)
-    return pages
+    return evidence

@@ -6,26 +6,34 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import html
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import resources
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import psutil
+
 from ..data.files import write_json
 from ..design import StudyDesign, read_study, study_roots
+from ..engine.fork import available_cores, die_with_parent
 from ..engine.job import notebook_path
-from .evidence import FOLDERS, PAGES, copy_evidence, executed_notebooks, lead_to_notebooks, notebook_html
-from .evidence import outputs_of, package_notebooks, page_of, picture_file, places_here, places_in
-from .evidence import shown_pages, without_directives
+from .evidence import FOLDERS, PAGES, Evidence, copy_evidence, executed_notebooks, lead_to_notebooks
+from .evidence import notebook_html, outputs_of, package_notebooks, page_of, picture_file, places_here
+from .evidence import places_in, shown_pages, without_directives
 from ..study.layout import Layout
 
 # notebooks and docstrings take longer to import than a plan takes to make, and `fly64 status` needs neither
@@ -36,9 +44,10 @@ if TYPE_CHECKING:
 OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 
 # %% auto #0
-__all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
-           'write_documentation', 'quarto_version', 'render_with_quarto', 'allow_files', 'style_sheet',
-           'render_plainly', 'Published', 'choose_renderer', 'is_rendered_with', 'publish_report']
+__all__ = ['OLDEST_QUARTO', 'PAGES_A_PROCESS', 'PROCESS_BYTES', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads',
+           'api_page', 'documentation_page', 'write_documentation', 'quarto_version', 'render_with_quarto',
+           'allow_files', 'style_sheet', 'write_evidence', 'render_plainly', 'Published', 'choose_renderer',
+           'is_rendered_with', 'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
 def report_page(
@@ -80,7 +89,7 @@ def write_for_quarto(notebook: NotebookNode, path: Path, title: str, echo: bool)
 
     page = nbformat.from_dict(notebook)
     head = f"---\ntitle: {json.dumps(title)}\nlang: en\nexecute:\n  echo: {str(echo).lower()}\n---"
-    page.cells.insert(0, nbformat.v4.new_raw_cell(head))
+    page.cells.insert(0, nbformat.v4.new_raw_cell(head, id="head"))  # without a name it gets a random one
     page.metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
     fence = "`" * 12
     for data in (output.data for cell in page.cells for output in cell.get("outputs", []) if "data" in output):
@@ -397,17 +406,68 @@ def _title_of(page: Path, report: Path) -> str:
     return page.relative_to(report).with_suffix("").as_posix().replace("notebooks/", "", 1)
 
 
-def _write_plain_evidence(path: Path, notebook: NotebookNode, report: Path, site: Path) -> None:
-    """Write one executed notebook's page, with its pictures beside it."""
+def _write_plain_evidence(one: Evidence, report: Path, site: Path) -> None:
+    """Make one executed notebook's page in the site, with its pictures beside it."""
+    path, up = one.page, one.up
     target, name = (site / path.relative_to(report)).with_suffix(".html"), _title_of(path, report)
-    up = "../" * len(path.relative_to(report).parent.parts)
-    body = notebook_html(notebook, echo=False)
+    body = notebook_html(one.make(), echo=False)
     body = re.sub(rf'href="{up}({"|".join(PAGES)})\.html"', rf'href="{up}index.html#\1"', body)
     target.parent.mkdir(parents=True, exist_ok=True)
     page = _frame(name, f"<h1>{html.escape(name)}</h1>\n{body}", f'<a href="{up}index.html">Report</a>')
     target.write_text(page, encoding="utf-8")
     if (files := path.with_name(f"{path.stem}_files")).is_dir():
-        shutil.copytree(files, target.with_name(files.name))
+        shutil.copytree(files, target.with_name(files.name), dirs_exist_ok=True)
+
+
+def _write_quarto_evidence(one: Evidence, report: Path) -> None:
+    """Make one executed notebook's page for the Quarto project."""
+    write_for_quarto(one.make(), one.page, _title_of(one.page, report), echo=False)
+
+# %% ../../nbs/show/site.ipynb #4144a4c8
+PAGES_A_PROCESS, PROCESS_BYTES = 24, 400e6  # pages that are worth a process, and memory for one
+
+
+def _processes(pages: int, workers: int) -> int:
+    """Processes to make so many pages in: at most so many, no more than memory has room for."""
+    return max(1, min(workers, pages // PAGES_A_PROCESS, int(psutil.virtual_memory().available / PROCESS_BYTES)))
+
+
+def _end_with(parent: int) -> None:
+    """In a new process: leave Ctrl-C to the one that asked, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def _make_all(evidence: Sequence[Evidence], write: Callable[[Evidence], None], processes: int) -> None:
+    """Make all pages in so many processes."""
+    from tqdm.auto import tqdm
+
+    total = len(evidence)
+    with contextlib.ExitStack() as stack:
+        made: Iterable[None] = map(write, evidence)
+        if processes > 1:
+            pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+            stack.enter_context(pool)
+            made = pool.map(write, evidence, chunksize=-(-total // (4 * processes)))
+        for _ in tqdm(made, total=total, desc="executed notebooks, pages", mininterval=2, delay=5):
+            pass
+
+
+def write_evidence(evidence: Sequence[Evidence], write: Callable[[Evidence], None], workers: int) -> None:
+    """Make all pages; what one raises is raised here, and pages that were not begun are left.
+
+    Parameters
+    ----------
+    evidence : sequence of Evidence
+    write : callable
+        Makes one; other processes must be able to import it.
+    workers : int
+        Processes at most; the pages are the same with any number.
+    """
+    try:
+        _make_all(evidence, write, _processes(len(evidence), workers))
+    except BrokenProcessPool:  # one was killed, or none can start: the program came from standard input, say
+        _make_all(evidence, write, 1)
 
 # %% ../../nbs/show/site.ipynb #0718a82a
 def render_plainly(
@@ -415,8 +475,9 @@ def render_plainly(
     title: str,
     report: Path,
     site: Path,
-    evidence: Mapping[Path, NotebookNode],
+    evidence: Sequence[Evidence],
     hint: str,
+    workers: int = 1,
 ) -> None:
     """One page with everything that the report tells, pictures inside, and the evidence as pages beside it.
 
@@ -427,13 +488,13 @@ def render_plainly(
     title : str
     report, site : Path
         The report's folder, and the folder to make.
-    evidence : mapping of Path to NotebookNode
+    evidence : sequence of Evidence
         As `copy_evidence` gives it.
     hint : str
         For the foot of the page.
+    workers : int
+        As of `write_evidence`.
     """
-    from tqdm.auto import tqdm
-
     site.mkdir(parents=True)
     sections = [
         f'<section id="{name}" aria-label="{PAGES[name]}">\n'
@@ -444,8 +505,7 @@ def render_plainly(
     navigation = " ".join(f'<a href="#{name}">{PAGES[name]}</a>' for name in pages)
     body = f"<h1>{html.escape(title)}</h1>\n{''.join(sections)}<footer><p>{html.escape(hint)}</p></footer>"
     (site / "index.html").write_text(_frame(title, body, navigation), encoding="utf-8")
-    for path, notebook in tqdm(evidence.items(), desc="executed notebooks, pages", mininterval=2, delay=5):
-        _write_plain_evidence(path, notebook, report, site)
+    write_evidence(evidence, functools.partial(_write_plain_evidence, report=report, site=site), workers)
     for name in ("logs", "manifests"):
         for folder in (report, *sorted(report.glob("replicates/seed_*"))):
             if (folder / name).is_dir():
@@ -522,13 +582,13 @@ def _quarto_project(pages: Iterable[str]) -> str:
 
 # %% ../../nbs/show/site.ipynb #0ad7ed18
 def _render(
-    program: str, study: Path, report: Path, site: Path, pages: Mapping[str, Any], evidence: Any, title: str
-) -> None:
+    program: str, study: Path, report: Path, site: Path, pages: Mapping[str, Any], evidence: Sequence[Evidence],
+    title: str, workers: int,
+) -> None:  # fmt: skip
     """Write the Quarto project into the report's folder and render it."""
     for name, page in pages.items():
         write_for_quarto(page, report / f"{name}.ipynb", title if name == "index" else PAGES[name], echo=False)
-    for path, notebook in evidence.items():
-        write_for_quarto(notebook, path, _title_of(path, report), echo=False)
+    write_evidence(evidence, functools.partial(_write_quarto_evidence, report=report), workers)
     documented = write_documentation(report, _first_runs(study))
     shutil.copyfile(notebook_path("report.scss"), report / "report.scss")
     (report / "_quarto.yml").write_text(_quarto_project(pages), encoding="utf-8")
@@ -536,8 +596,8 @@ def _render(
     render_with_quarto(program, report, site, len(pages) + len(evidence) + documented)
     allow_files(site)
 
-
-def publish_report(study: str | Path, quarto: str | None = None) -> Published:
+# %% ../../nbs/show/site.ipynb #f8124506
+def publish_report(study: str | Path, quarto: str | None = None, workers: int = 0) -> Published:
     """Render the report of a study from its executed report notebook.
 
     Parameters
@@ -545,6 +605,8 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     study : path
     quarto : str, optional
         As for `choose_renderer`.
+    workers : int
+        Processes that share the pages of evidence; 0 takes as many as there are cores.
     """
     import nbformat
 
@@ -560,10 +622,11 @@ def publish_report(study: str | Path, quarto: str | None = None) -> Published:
     pages = {name: report_page(notebook, name, docs, places_here(study)) for name in shown_pages(notebook)}
     site, unfinished = report / "_site", report / "_site.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
+    workers = workers or available_cores()
     if program:
-        _render(program, study, report, unfinished, pages, evidence, title)
+        _render(program, study, report, unfinished, pages, evidence, title, workers)
     else:
-        render_plainly(pages, title, report, unfinished, evidence, f"Rendered with {renderer}.")
+        render_plainly(pages, title, report, unfinished, evidence, f"Rendered with {renderer}.", workers)
     link_downloads(study, design, unfinished)
     write_json(_render_record(unfinished), {"renderer": renderer})
     shutil.rmtree(site, ignore_errors=True)
