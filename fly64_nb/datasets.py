@@ -5,7 +5,7 @@
 # %% ../nbs/02_datasets.ipynb #0e93ffbd
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from .study.condition import Condition, condition_words, job_seed
 from .study.layout import Layout, exposure_folder
 
 # %% auto #0
-__all__ = ['Applied', 'Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'measurement', 'dose_counts', 'make_datasets',
-           'build_generation_jobs', 'generate_datasets']
+__all__ = ['Applied', 'Split', 'split_scan', 'lit_pixels', 'check_no_leakage', 'measurement', 'dose_counts', 'each_dataset',
+           'make_datasets', 'build_generation_jobs', 'generate_datasets']
 
 # %% ../nbs/02_datasets.ipynb #ad7cde6b
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _scaled(modes: np.ndarray, like: np.ndarray) -> np.ndarray:
     return (modes * np.sqrt(power(like) / power(modes))).astype(np.complex64)
 
 # %% ../nbs/02_datasets.ipynb #99725184
-def make_datasets(
+def each_dataset(
     base: Base,
     dose: float,
     *,
@@ -195,18 +195,15 @@ def make_datasets(
     gridsize: int = 2,
     neighbor_count: int = 7,
     splits: Sequence[str] = ("train", "test"),
-) -> dict[str, Dataset]:
-    """Canonical datasets of one dose by split; see `dose_counts` and `split_scan`.
+) -> Iterator[Dataset]:
+    """Canonical datasets of one dose, a split after the other; see `dose_counts` and `split_scan`.
 
     `gridsize` and `neighbor_count` say which groups a network is to form of the patterns. The noise of a split does not
     depend on which splits are asked for.
     """
+    m = _thinned_measurement(base, dose) if mode == "thin" else measurement(base, dose, seed, axes)
     rng = _noise(dose, seed, axes)
-    if mode == "thin":
-        counts, m = _thinned(base, dose, rng), _thinned_measurement(base, dose)
-    else:
-        m = measurement(base, dose, seed, axes)
-        counts = measured_counts(m, rng)
+    counts = _thinned(base, dose, rng) if mode == "thin" else measured_counts(m, rng)
     split = split_scan(m.y, base.probe, guard_band, footprint_energy)
     check_no_leakage(base.probe, m.y, m.x, split, base.object.shape, footprint_energy)
     physics = base.experiment.at_dose(m.dose).record()
@@ -229,13 +226,16 @@ def make_datasets(
            if axes or m.mask is not None else {}),
     }  # fmt: skip
     modes = scale_probe(m.object, m.modes, m.y, m.x, (m.window / 2) ** 2)
-    return {name: _part(base, m, modes, counts, getattr(split, name), {**metadata, "split": name}) for name in splits}
+    amplitudes = {name: counts_to_amplitude(counts, m.photons, getattr(split, name)) for name in splits}
+    del counts  # true patches weigh twice as much as the counts: those of one split at a time, and no counts beside
+    for name in splits:
+        yield _part(base, m, modes, amplitudes.pop(name), getattr(split, name), {**metadata, "split": name})
 
 # %% ../nbs/02_datasets.ipynb #faec5806
 def _part(
-    base: Base, m: Measurement, modes: np.ndarray, counts: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]
+    base: Base, m: Measurement, modes: np.ndarray, amplitude: np.ndarray, rows: np.ndarray, metadata: dict[str, Any]
 ) -> Dataset:
-    """Dataset of some rows of a measurement; `modes` are its own, scaled to the dataset's units."""
+    """Dataset of some rows of a measurement, with their amplitudes; `modes` are its own, in the dataset's units."""
     y, x = m.y[rows], m.x[rows]
     probe = modes[0] if len(modes) == 1 else _scaled(modes[0], modes)
     several = None if len(modes) == 1 else modes
@@ -244,11 +244,16 @@ def _part(
     known_modes = several if same else (_scaled(told, modes) if len(told) > 1 else None)
     index = rows if m.scan_index is None else m.scan_index[rows]
     return Dataset(
-        counts_to_amplitude(counts[rows], m.photons), object_patches(m.object, y, x, m.window), m.object, probe, y, x,
+        amplitude, object_patches(m.object, y, x, m.window), m.object, probe, y, x,
         index.astype(np.int64), metadata, known_probe=probe if same else _scaled(told[0], modes), mask=m.mask,
         modes=several, known_modes=known_modes,
         known_background=None if m.background is None else m.background.astype(np.float32),
     )  # fmt: skip
+
+# %% ../nbs/02_datasets.ipynb #e30d3a6d
+def make_datasets(base: Base, dose: float, **settings: Any) -> dict[str, Dataset]:
+    """Canonical datasets of one dose by split; `settings` as of `each_dataset`."""
+    return {data.metadata["split"]: data for data in each_dataset(base, dose, **settings)}
 
 # %% ../nbs/02_datasets.ipynb #39abbc6f
 def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Path | None = None) -> list[Job]:
@@ -297,14 +302,13 @@ def build_generation_jobs(study: str | Path, design: StudyDesign, base: str | Pa
 # %% ../nbs/02_datasets.ipynb #25295305
 def generate_datasets(
     study: str | Path, base: str | Path, dose: float, exposure: Sequence[tuple[str, float, str]] = (), **settings: Any
-) -> dict[str, Dataset]:
-    """Make, validate and write the splits of one exposure of a study; `settings` as of `make_datasets`."""
+) -> Iterator[Dataset]:
+    """Make, write and validate the splits of one exposure of a study in turn; `settings` as of `each_dataset`."""
     layout = Layout(Path(study))
     loaded = [(name, value, load_axis(name, source, layout.root).apply) for name, value, source in exposure]
     axes = [(name, value, lambda m, rng, f=apply, v=value: f(m, v, rng)) for name, value, apply in loaded]
-    sets = make_datasets(read_base(layout.root / base), dose, axes=axes, **settings)
-    for data in sets.values():
+    for data in each_dataset(read_base(layout.root / base), dose, axes=axes, **settings):
         path = layout.exposed(data.condition)
         write_dataset(path, data)
-        validate_dataset_contract(path)
-    return sets
+        del data  # it comes back from its file
+        yield validate_dataset_contract(path)

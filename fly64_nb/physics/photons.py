@@ -5,22 +5,27 @@
 # %% ../../nbs/physics/photons.ipynb #06d57f21
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['photon_counts', 'deal_photons', 'thin_counts', 'photons_per_unit', 'counts_to_amplitude', 'amplitude_to_counts',
-           'photons_from']
+__all__ = ['photon_counts', 'deal_photons', 'deal_in_blocks', 'thin_counts', 'photons_per_unit', 'counts_to_amplitude',
+           'amplitude_to_counts', 'photons_from']
 
 # %% ../../nbs/physics/photons.ipynb #31b8de6d
 def _by_batches(
-    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, dtype: type, batch: int = 64
+    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray, dtype: type, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    """A function of each image, as an array of a type; the wider numbers that it works with are never there for all."""
-    out: np.ndarray = np.empty(images.shape, dtype)
-    for i in range(0, len(images), batch):
-        out[i : i + batch] = function(images[i : i + batch])
+    """A function of each image, or of those rows, as an array of a type.
+
+    The wider numbers that the function works with, and images that are chosen, are never there for all.
+    """
+    count, batch = len(images) if rows is None else len(rows), 64
+    out: np.ndarray = np.empty((count, *images.shape[1:]), dtype)
+    for i in range(0, count, batch):
+        part = slice(i, i + batch)
+        out[part] = function(images[part if rows is None else rows[part]])
     return out
 
 
@@ -58,25 +63,27 @@ def deal_photons(counts: np.ndarray, share: float, rng: np.random.Generator) -> 
     -----
     A dark pixel takes no random number, so a pattern is dealt alike whatever its empty pixels.
     """
-    dealt = _dealt(counts, share, rng)
-    kept = _by_batches(np.rint, counts, np.uint32)
-    kept -= dealt
+    kept, dealt = (np.empty(counts.shape, np.uint32) for _ in range(2))
+    for rows, *parts in deal_in_blocks(counts, share, rng):
+        kept[rows], dealt[rows] = parts
     return kept, dealt
 
-
-def _dealt(counts: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Photons that are dealt, as of `deal_photons`; wider numbers are never there for all patterns."""
+# %% ../../nbs/physics/photons.ipynb #6e23a1da
+def deal_in_blocks(
+    counts: np.ndarray, share: float, rng: np.random.Generator, block: int = 64
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Rows of a few patterns in turn, and what is kept and dealt of these, uint32; arguments as of `deal_photons`."""
     if not 0 <= share <= 1:
         raise ValueError(f"deal_photons: found a share of {share}; needed is a probability")
-    dealt = np.zeros(counts.shape, np.uint32)
-    for i in range(0, len(counts), 64):
+    for start in range(0, len(counts), block):
+        rows = slice(start, min(start + block, len(counts)))
         with np.errstate(invalid="ignore"):  # what is not a number is refused below
-            part = np.rint(counts[i : i + 64]).astype(np.uint32)
-        if not np.array_equal(part, counts[i : i + 64]):
+            whole = np.rint(counts[rows]).astype(np.uint32)
+        if not np.array_equal(whole, counts[rows]):
             raise ValueError("deal_photons: photons can only be dealt from whole counts")
-        lit = part > 0
-        dealt[i : i + 64][lit] = rng.binomial(part[lit].astype(np.int64), share)
-    return dealt
+        dealt, lit = np.zeros_like(whole), whole > 0
+        dealt[lit] = rng.binomial(whole[lit].astype(np.int64), share)
+        yield rows, whole - dealt, dealt
 
 # %% ../../nbs/physics/photons.ipynb #461731e5
 def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np.ndarray:
@@ -93,7 +100,10 @@ def thin_counts(counts: np.ndarray, dose: float, rng: np.random.Generator) -> np
             f"thin_counts: a measured scan of {measured:.4g} photons per exposure can be thinned to doses in "
             f"(0, {measured:.4g}], found {dose:g}"
         )
-    return _dealt(counts, dose / measured, rng)
+    thinned = np.empty(counts.shape, np.uint32)
+    for rows, _, dealt in deal_in_blocks(counts, dose / measured, rng):
+        thinned[rows] = dealt
+    return thinned
 
 # %% ../../nbs/physics/photons.ipynb #536c177a
 def photons_per_unit(dose: float, window: int) -> float:
@@ -101,9 +111,9 @@ def photons_per_unit(dose: float, window: int) -> float:
     return dose / (window / 2) ** 2
 
 
-def counts_to_amplitude(counts: np.ndarray, dose: float) -> np.ndarray:
-    """Diffraction amplitude as stored: ``sqrt(counts (N/2)^2 / dose)``, float32."""
-    return _by_batches(lambda part: np.sqrt(part * ((counts.shape[-1] / 2) ** 2 / dose)), counts, np.float32)
+def counts_to_amplitude(counts: np.ndarray, dose: float, rows: np.ndarray | None = None) -> np.ndarray:
+    """Diffraction amplitude as stored: ``sqrt(counts (N/2)^2 / dose)``, float32; of all patterns, or of these rows."""
+    return _by_batches(lambda part: np.sqrt(part * ((counts.shape[-1] / 2) ** 2 / dose)), counts, np.float32, rows)
 
 
 def amplitude_to_counts(amplitude: np.ndarray, dose: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from ...data.dataset import Dataset
 from ...data.files import array_digest
 from ...data.reconstruction import Reconstruction
 from ..method import OnEpoch, SWITCHES, Trained
-from ...physics.photons import amplitude_to_counts, counts_to_amplitude, deal_photons
+from ...physics.photons import amplitude_to_counts, counts_to_amplitude, deal_in_blocks
 from ...physics.scan import form_groups
 from ...physics.stitching import stitch_patches
 
@@ -105,8 +105,10 @@ def best_precision() -> Literal["float32", "mixed_bfloat16"]:
 # %% ../../../nbs/methods/networks/learning.ipynb #a6d804a2
 def split_photons(counts: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Counts without a share of the photons, and the share; both scaled to the expectation of the whole, float32."""
-    kept, dealt = deal_photons(counts, share, rng)
-    return (kept / np.float32(1 - share)).astype(np.float32), (dealt / np.float32(share)).astype(np.float32)
+    whole, other = (np.empty(counts.shape, np.float32) for _ in range(2))
+    for rows, kept, dealt in deal_in_blocks(counts, share, rng):
+        whole[rows], other[rows] = kept / np.float32(1 - share), dealt / np.float32(share)
+    return whole, other
 
 # %% ../../../nbs/methods/networks/learning.ipynb #0e606751
 def validation_rows(x: np.ndarray, share: float, members: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from ...data.reconstruction import Reconstruction
 from ..device import device_in_words
 from ...physics.modes import start_modes
 from ...physics.optics import diffraction_intensity
-from ...physics.photons import deal_photons
+from ...physics.photons import deal_in_blocks
 from ...physics.scan import canvas
 
 # %% auto #0
@@ -491,17 +491,22 @@ def hold_out(
     """Held-out photons of at most so many patterns, and the counts that are left; why there are none is noted."""
     if not settings.hold_out:
         return None, counts
+    rows = np.sort(np.random.default_rng(settings.seed).permutation(len(counts))[:most])
+    seen = np.empty(counts.shape, np.float32)
+    held = np.empty((len(rows), *counts.shape[1:]), np.float32)
     try:
-        shares = deal_photons(counts, settings.hold_out, np.random.default_rng(settings.seed))
+        dealing = deal_in_blocks(counts, settings.hold_out, np.random.default_rng(settings.seed))
+        for block, kept, dealt in dealing:  # held-out photons of all patterns are never there at once
+            seen[block] = kept
+            here = (rows >= block.start) & (rows < block.stop)
+            held[here] = dealt[rows[here] - block.start]
     except ValueError as reason:
         notes.append(f"no photons held out: {reason}")
         return None, counts
-    seen, held = (share.astype(np.float32) for share in shares)
-    rows = np.sort(np.random.default_rng(settings.seed).permutation(len(counts))[:most])
     origin, _ = canvas(y, x, probe.shape[-1], margin)
     background = 0.0 if detector.background is None else detector.background
-    here = (held[rows], (y - origin[0])[rows], (x - origin[1])[rows])
-    return HeldOut(*here, settings.hold_out, rows=rows, mask=detector.mask, background=background), seen
+    places = (y - origin[0])[rows], (x - origin[1])[rows]
+    return HeldOut(held, *places, settings.hold_out, rows=rows, mask=detector.mask, background=background), seen
 
 
 def use_device(settings: Any) -> bool:
