@@ -22,6 +22,18 @@ STAR = REPOSITORY.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
 ONE_DOSE = ("--profile", "tiny", "--doses", "1e4", "--methods", "PINN,Supervised,LSQML")
 # files whose tests share nothing but the tiny study: each test may run on any worker
 SPREAD = ("test_commands", "test_faults", "test_growth", "test_layers", "test_notebooks", "test_study")
+# of those, what takes a minute or more: begun first, so that no worker is left alone with one at the end
+LONG = (
+    "test_another_dose_makes_what_is_new_and_leaves_the_rest",
+    "test_a_strangers_method_is_compared_like_any_other",
+    "test_notebook_runs[enter.ipynb]",
+    "test_the_same_condition_made_anew_gives_the_same_numbers",
+    "test_a_strangers_axis_has_a_column_folders_and_filters",
+    "test_python_does_the_same_and_raises_what_a_terminal_prints",
+    "test_notebook_runs[07_report.ipynb]",
+)
+# commands that run jobs, as many at a time as there are cores unless they are told
+RUN_JOBS = ("run", "arena", "train", "reconstruct", "compare")
 
 
 @functools.cache
@@ -33,9 +45,16 @@ def warm() -> Warm:
 
 
 def fly64(*arguments: str | Path, check: bool = True, cold: bool = False) -> subprocess.CompletedProcess:
-    """The command line as a user would run it; `cold` is the installed program itself, which has to import all."""
+    """The command line as a user would run it; `cold` is the installed program itself, which has to import all.
+
+    Other than the cold one it runs one job at a time: test workers keep the cores busy, and each job at a time needs
+    processes that import PyTorch and TensorFlow. What several jobs at a time do is tested by the shared study, which is
+    cold, and in test_engine.
+    """
     environment = {"FLY64_QUARTO": "", **os.environ, "COLUMNS": "200"}  # with Quarto every run would render for minutes
     texts = list(map(str, arguments))
+    if not cold and texts[:1] and texts[0] in RUN_JOBS and not {"--workers", "--dry-run"} & set(texts):
+        texts += ["--workers", "1"]
     if cold:
         program = [Path(sys.executable).with_name("fly64"), *texts]
         done = subprocess.run(program, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
@@ -50,7 +69,8 @@ def fly64(*arguments: str | Path, check: bool = True, cold: bool = False) -> sub
 # pytest-xdist reads the marks in a hook of its own, which must come later
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of another file share its fixtures, or what it imports, so they stay on one worker."""
+    """Long tests come first; those of another file share its fixtures, or what it imports, and stay on one worker."""
+    items.sort(key=lambda item: LONG.index(item.name) if item.name in LONG else len(LONG))
     for item in items:
         if item.path.stem not in SPREAD:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -247,7 +247,7 @@ def test_python_does_the_same_and_raises_what_a_terminal_prints(copy, tmp_path, 
         api.run(copy, profile="full", progress=False)
     toy = write_notebook(tmp_path / "toy.ipynb", METHOD)
     design = get_study_design("tiny", doses=[1e4], axes=choose_axes({"position_error": [0.5]}, find_axes()))
-    study = api.run(tmp_path / "s", design, methods=["ToyPIE", toy], progress=False, overlap_targets={})
+    study = api.run(tmp_path / "s", design, methods=["ToyPIE", toy], progress=False, overlap_targets={}, workers=1)
     assert study.methods == ("ToyPIE",) and study.design.views == ("baseline",)
     assert (study.progress["state"] == "compared").all() and len(study.progress) == 4
     assert len(study.reconstruction(1e4, "baseline", "test", "ToyPIE", position_error=0.5).phase) > 10

@@ -21,8 +21,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "distributed", "h5py", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "nbdev.test", "numpy", "pandas",
-    "pydantic", "rich.console", "scipy.constants", "scipy.ndimage", "scipy.signal", "scipy.stats", "skimage.metrics",
-    "torch", "tqdm.auto", "typer",
+    "ptychi.api.task", "pydantic", "rich.console", "scipy.constants", "scipy.ndimage", "scipy.signal", "scipy.stats",
+    "skimage.metrics", "torch", "torchmetrics.functional.image", "tqdm.auto", "typer",
 )  # fmt: skip
 # several run side by side, and each would take all cores
 ONE_THREAD = dict.fromkeys(
@@ -31,13 +31,24 @@ ONE_THREAD = dict.fromkeys(
 
 
 def draw_pictures_once() -> None:
-    """Draw a figure once, at its own size, where IPython draws it three times for a screen of twice the pixels."""
+    """Draw a figure once, at its own size and unpacked, where IPython draws it three times for twice the pixels.
+
+    Where its panels lie is not looked for, which takes twice as long as drawing it: a study's own run does that.
+    """
     import matplotlib.pyplot as plt
     from IPython.core import pylabtools
 
     drawn = pylabtools.print_figure
-    quick = {"bbox_inches": None, "pil_kwargs": {"compress_level": 1}}
-    pylabtools.retina_figure = lambda figure, base64=False, **_: drawn(figure, base64=base64, **quick)
+
+    def quickly(figure, base64=False, **_):
+        layout = figure.get_layout_engine()
+        figure.set_layout_engine(None)
+        try:
+            return drawn(figure, base64=base64, bbox_inches=None, pil_kwargs={"compress_level": 1})
+        finally:
+            figure.set_layout_engine(layout)
+
+    pylabtools.retina_figure = quickly
     plt.install_repl_displayhook = lambda: None  # it draws for windows, of which there are none
 
 

@@ -123,7 +123,7 @@ class NotebookShell(InteractiveShell):
             # the layout is found once and the figure drawn once, not once more for its edges; and quickly packed
             if engine := figure.get_layout_engine():
                 engine.execute(figure)
-                figure.set_layout_engine("none")
+                figure.set_layout_engine(None)  # with "none" Matplotlib still draws twice
             drawn = retina_figure(figure, bbox_inches=None, pil_kwargs={"compress_level": 1})
             return drawn and (drawn[0], {**drawn[1], **({"alt": describe(figure)} if describe else {})})
 

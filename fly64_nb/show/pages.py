@@ -255,6 +255,9 @@ def keep_picture(fig: Figure, folder: str | Path, name: str, vector: bool, alt: 
     from fly64_nb.show.style import describe
 
     relative = Path("figures", f"{name}.{'svg' if vector else 'webp'}")
+    if engine := fig.get_layout_engine():
+        engine.execute(fig)
+        fig.set_layout_engine(None)  # found once; with one Matplotlib draws a figure twice
     with atomic_path(Path(folder) / relative) as temporary:
         if vector:
             # no date and fixed names: the same figure gives the same bytes
