@@ -494,5 +494,5 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
         write_npz(folder / "flat_objects.npz", {**result.flat_objects, "_metadata": where})
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.set_layout_engine("none")  # its panels have their places since it was shown
+            figure.set_layout_engine(None)  # its panels have their places since it was shown
             figure.savefig(temporary, dpi=110, pil_kwargs={"compress_level": 1})  # twice a page's width

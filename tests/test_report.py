@@ -375,7 +375,7 @@ def test_a_report_is_rendered_again_when_its_renderer_changed(tmp_path, monkeypa
         page.with_name("rendered.json").write_text(json.dumps({"renderer": then}))
     rendered = []
     monkeypatch.setattr(api, "choose_renderer", lambda: (None, now))
-    monkeypatch.setattr(api, "publish_report", lambda study: rendered.append(study) or Published(page, now))
+    monkeypatch.setattr(api, "publish_report", lambda study, **_: rendered.append(study) or Published(page, now))
     said = api.publish(tmp_path, JobResult(None, "up to date"))
     assert bool(rendered) == again
     assert said == (f"report: {page} (rendered with {now})" if again else f"report: {page}")
