@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import fft, linalg
 
-from .limits import photons_through
+from .limits import light_through, photons_through
 from .optics import exit_waves, split_position
 
 # %% auto #0
@@ -107,9 +107,8 @@ def phase_bound(
     pixels = photons > least * photons.max()
     m = int(np.count_nonzero(pixels))
     if 2 * m > PARAMETERS:
-        raise ValueError(f"phase_bound: {2 * m} unknowns; at most {PARAMETERS} fit (a field of about 90 x 90 px)")
-    light = np.sum(np.abs(exit_waves(obj, probe, y, x)).astype(np.float64) ** 2)
-    scaled = probe * np.sqrt(photons.sum() / light)
+        raise ValueError(f"phase_bound: {2 * m} unknowns; at most {PARAMETERS} fit (about 90 x 90 pixels with light)")
+    scaled = probe * np.sqrt(photons.sum() / light_through(obj, probe, y, x).sum())
     covariance = linalg.inv(scan_information(obj, scaled, y, x, pixels, background, mask), overwrite_a=True)[:m, :m]
     rows, columns = np.nonzero(pixels)
     plane = np.stack([np.ones(m), rows - rows.mean(), columns - columns.mean()], 1)
