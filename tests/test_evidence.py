@@ -15,8 +15,10 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from fly64_nb.show import site
-from fly64_nb.show.evidence import Evidence
+from fly64_nb.show import evidence as pages
+from fly64_nb.show.evidence import Evidence, write_evidence
+from fly64_nb.show.plain import Frame, write_plain_evidence
+from fly64_nb.show.site import write_quarto_evidence
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -44,9 +46,9 @@ def written(folder: Path, count: int) -> list[Evidence]:
 def made(folder: Path, evidence: list[Evidence], workers: int, quarto: bool) -> dict[str, bytes]:
     """Every file of a report whose evidence so many processes made."""
     report = folder / "report"
-    about = {} if quarto else {"site": report / "_site"}
-    write = functools.partial(site._write_quarto_evidence if quarto else site._write_plain_evidence, report=report)
-    site.write_evidence(evidence, functools.partial(write, **about), workers)
+    frame = Frame("made up", "Pages.", ("index",))
+    plain = functools.partial(write_plain_evidence, report=report, site=report / "_site", frame=frame)
+    write_evidence(evidence, functools.partial(write_quarto_evidence, report=report) if quarto else plain, workers)
     files = {p.relative_to(report).as_posix(): p.read_bytes() for p in report.rglob("*") if p.is_file()}
     report.rename(folder / f"report {workers}")
     return files
@@ -54,7 +56,7 @@ def made(folder: Path, evidence: list[Evidence], workers: int, quarto: bool) -> 
 
 @pytest.mark.parametrize("quarto", [False, True])
 def test_several_processes_make_the_same_files_to_the_byte(tmp_path, monkeypatch, quarto):
-    monkeypatch.setattr(site, "PAGES_A_PROCESS", 1)
+    monkeypatch.setattr(pages, "PAGES_A_PROCESS", 1)
     evidence = written(tmp_path, 12)
     one, two = (made(tmp_path, evidence, workers, quarto) for workers in (1, 2))
     assert len([name for name in one if name.endswith(".ipynb" if quarto else ".html")]) == 12
@@ -63,7 +65,7 @@ def test_several_processes_make_the_same_files_to_the_byte(tmp_path, monkeypatch
 
 
 def test_an_error_of_a_page_is_the_same_in_another_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(site, "PAGES_A_PROCESS", 1)
+    monkeypatch.setattr(pages, "PAGES_A_PROCESS", 1)
     evidence = written(tmp_path, 6)
     evidence[3].executed.write_text("no notebook")
     raised = []
@@ -78,10 +80,10 @@ ENDLESS = """
 import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from fly64_nb.show import site
+from fly64_nb.show import evidence as pages
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor(1, get_context("spawn"), site._end_with, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), pages._end_with, (os.getpid(),)) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600).result()
 """

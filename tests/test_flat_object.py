@@ -110,7 +110,7 @@ def test_numbers_are_those_of_the_pictures(study):
 
 def section_of(root: Path) -> tuple[BeautifulSoup, str]:
     """The page of the report, and the text of the section."""
-    page = BeautifulSoup((root / "report" / "_site" / "index.html").read_text(encoding="utf-8"), "html.parser")
+    page = BeautifulSoup((root / "report" / "_site" / "gallery.html").read_text(encoding="utf-8"), "html.parser")
     head = next(h for h in page.find_all(["h2", "h3"]) if h.get_text().startswith(SECTION))
     text = [str(head.get_text())]
     for element in head.find_all_next():

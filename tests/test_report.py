@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import json
 import re
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from conftest import fly64
 from halves import write_halves
@@ -60,11 +62,6 @@ def names_in(page: Path) -> frozenset[str]:
     return frozenset(
         str(tag.get("id") or tag.get("name")) for tag in parsed(page).find_all(lambda t: t.get("id") or t.get("name"))
     )
-
-
-def first_page(site: Path, name: str) -> Path:
-    """Where a page of the report is: of its own with Quarto, else a section of the only one."""
-    return site / f"{name}.html" if (site / f"{name}.html").is_file() else site / "index.html"
 
 
 def test_no_link_is_broken_and_no_picture_missing_on_any_page(site):
@@ -176,7 +173,7 @@ def test_every_cell_of_a_heatmap_leads_to_the_notebook_whose_metrics_it_shows(si
         },
         0,
     )
-    page = first_page(site, "metrics")
+    page = site / "metrics.html"
     for maps in parsed(page).find_all(class_="heatmaps"):
         legend = maps.find_next_sibling(class_="colourbar").find_all("span")[-1].get_text()
         if legend not in known:  # multiples of the limit are no row of the table
@@ -208,14 +205,14 @@ def test_every_cell_of_a_heatmap_leads_to_the_notebook_whose_metrics_it_shows(si
 
 
 def test_evidence_holds_every_job_log_and_manifest(site, study):
-    page = first_page(site, "evidence")
+    page = site / "evidence.html"
     links = {a["href"] for a in parsed(page).find_all("a", href=True)}
     for notebook in (study / "notebooks").rglob("*.ipynb"):
         assert notebook.relative_to(study).with_suffix(".html").as_posix() in links
     for log in study.glob("phase_*/**/*.log"):
         assert f"logs/{log.relative_to(study).as_posix()}.txt" in links
     assert {f"manifests/{p.relative_to(study).as_posix()}" for p in study.glob("phase_[a-g]/*.json")} <= links
-    downloads = {a["href"] for a in parsed(first_page(site, "downloads")).find_all("a", href=True)}
+    downloads = {a["href"] for a in parsed(site / "downloads.html").find_all("a", href=True)}
     assert {
         f"downloads/{p.relative_to(study).as_posix()}"
         for p in (*study.glob("phase_g/*/*/*/aligned.npz"), *study.glob("phase_f/*/*/*/*/product.h5"))
@@ -315,7 +312,7 @@ def test_what_is_missing_is_shown_as_missing_with_its_reason(unfinished, browser
     page = parsed(site / "index.html")
     reasons = [cell.get_text() for cell in page.find_all(class_="cell") if "missing" in cell["class"]]
     assert any("too few <positions> are left" in r for r in reasons) and any("not made yet" in r for r in reasons)
-    gallery = first_page(site, "gallery").read_text()
+    gallery = (site / "gallery.html").read_text()
     assert "missing: left out: too few" in gallery and "missing: not made yet" in gallery
     assert not [a["href"] for a in page.find_all("a", href=True) if "phase_g/dose_10000/sparse_test" in a["href"]]
     context = browser.new_context(viewport={"width": 390, "height": 900})
@@ -449,8 +446,7 @@ def test_a_further_axis_has_its_column_and_its_heatmaps(further):
 def test_what_halves_predict_stands_beside_the_truth(further):
     """Error, half period and error bars, predicted and true; the picture, the notebook, and what it cannot see."""
     folder, site = further / "resolve/dose_10000/dense_test_LSQML", further / "report/_site"
-    record, page = json.loads((folder / "resolve.json").read_text()), parsed(site / "index.html")
-    section = page.find("section", id="halves")
+    record, section = json.loads((folder / "resolve.json").read_text()), parsed(site / "halves.html").main
     row = section.find("caption", string=re.compile("^Predicted by halves")).find_parent("table").tbody.tr
     cells = [cell.get_text() for cell in row.find_all(["th", "td"])]
     predicted = next(value for *name, value, _ in record["numbers"] if name == ["phase", "predicted_rms"])
@@ -463,9 +459,44 @@ def test_what_halves_predict_stands_beside_the_truth(further):
     assert cells[6:] == [f"{100 * true[f'held_{share}']:.0f} %" for share in (0.68, 0.95)]
     assert (site / row.a["href"]).is_file() and row.a["href"].startswith("notebooks/resolve/dose_10000/")
     assert "predicted phase error" in section.img["alt"] and "a wrong probe" in section.get_text()
-    links = {a["href"] for a in page.find("section", id="evidence").find_all("a", href=True)}
+    links = {a["href"] for a in parsed(site / "evidence.html").main.find_all("a", href=True)}
     assert {row.a["href"], "logs/resolve/dose_10000/dense_test_LSQML/resolve.log.txt"} <= links
     assert (site / "downloads/resolve/dose_10000/dense_test_LSQML/images.npz").is_file()
+
+
+def test_search_finds_pages_by_method_and_number(further, browser):
+    site, context = further / "report/_site", browser.new_context(viewport={"width": 1400, "height": 900})
+    value = open_study(further).metrics.query("method == 'LSQML' and metric == 'rmse'")["value"].iloc[0]
+    page = context.new_page()
+    page.goto((site / "index.html").as_uri())
+    for typed, found in ((f"lsqml {value:.3f}", "metrics.html"), ("phase_g dense", "notebooks/phase_g/dose_10000/")):
+        page.get_by_label("Search in this report").fill(typed)
+        page.wait_for_selector("form.search li a", state="attached")
+        links = page.eval_on_selector_all("form.search li a", "links => links.map(a => a.href)")
+        assert any(found in link for link in links), (typed, links)
+        assert all(Path(unquote(urlsplit(link).path)).is_file() for link in links)
+    page.get_by_label("Search in this report").fill("xylophone")
+    assert page.locator("form.search [role=status]").inner_text() == "No page has xylophone"
+    page.keyboard.press("Escape")
+    assert page.get_by_label("Search in this report").input_value() == ""
+    context.close()
+
+
+def test_drawings_are_dark_on_a_dark_page(further, browser):
+    """A drawing's paper in a screenshot, by the colour that the system prefers."""
+    page = (further / "report/_site/imperfections.html").as_uri()
+    seen = {}
+    for scheme in ("light", "dark"):
+        context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
+        shown = context.new_page()
+        shown.goto(page)
+        drawing = shown.locator("img[src$='.svg']").first
+        drawing.scroll_into_view_if_needed()
+        shown.evaluate("i => document.querySelector('img[src$=\".svg\"]').decode()")
+        seen[scheme] = np.asarray(Image.open(io.BytesIO(drawing.screenshot())).convert("L"), float)
+        context.close()
+    assert np.median(seen["light"]) > 240 and np.median(seen["dark"]) < 40
+    assert seen["light"].min() < 60 and seen["dark"].max() > 200  # ink on either
 
 
 def test_a_study_without_predictions_says_how_to_make_them(site, study):
@@ -474,7 +505,7 @@ def test_a_study_without_predictions_says_how_to_make_them(site, study):
 
 
 def test_a_study_of_dose_and_view_alone_has_no_section_of_further_axes(site):
-    for page in {site / "index.html", first_page(site, "metrics")}:
+    for page in (site / "index.html", site / "metrics.html"):
         assert "further axes" not in parsed(page).get_text()
     assert PAGES["imperfections"] not in parsed(site / "index.html").get_text()
 

@@ -171,7 +171,7 @@ def assert_whole(root: Path, view: str, reason: str) -> None:
     left_out = json.loads((root / "phase_f" / "skip_summary.json").read_text())
     assert left_out and all(row["view"] == view and reason in row["reason"] for row in left_out)
     assert view not in set(pd.read_csv(root / "metrics.csv")["view"])
-    page = (root / "report" / "_site" / "index.html").read_text()
+    page = (root / "report" / "_site" / "evidence.html").read_text()
     assert reason in html.unescape(page)
     assert "Cheapest" in (said := fly64("advise", root, "--phase-rmse", "0.05").stdout) or "Not reached" in said, said
 

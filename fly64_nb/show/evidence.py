@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import functools
 import html
 import io
 import json
+import os
 import posixpath
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import resources
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psutil
 from markupsafe import Markup
 
 from ..design import StudyDesign, study_roots
+from ..engine.fork import die_with_parent
 from ..engine.job import notebook_path
 from .pages import WEBP_QUALITY, link, table_html
 
@@ -32,10 +40,10 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # %% auto #0
-__all__ = ['PAGES', 'FOLDERS', 'BAR', 'page_of', 'shown_pages', 'package_notebooks', 'lead_to_notebooks', 'as_printed',
-           'places_in', 'places_here', 'without_paths', 'settings_of', 'provenance_html', 'picture_file', 'outputs_of',
-           'formulas', 'notebook_html', 'without_directives', 'evidence_page', 'executed_notebooks', 'Evidence',
-           'copy_evidence']
+__all__ = ['PAGES', 'FOLDERS', 'BAR', 'PAGES_A_PROCESS', 'PROCESS_BYTES', 'page_of', 'shown_pages', 'package_notebooks',
+           'lead_to_notebooks', 'as_printed', 'places_in', 'places_here', 'without_paths', 'settings_of',
+           'provenance_html', 'picture_file', 'outputs_of', 'formulas', 'notebook_html', 'without_directives',
+           'evidence_page', 'executed_notebooks', 'Evidence', 'page_title', 'copy_evidence', 'write_evidence']
 
 # %% ../../nbs/show/evidence.ipynb #646b7f51
 PAGES = {
@@ -535,6 +543,11 @@ class Evidence:
         return page
 
 # %% ../../nbs/show/evidence.ipynb #7354ed7c
+def page_title(page: Path, report: Path) -> str:
+    """Title of the page of an executed notebook: phase and condition, as jobs are named."""
+    return page.relative_to(report).with_suffix("").as_posix().replace("notebooks/", "", 1)
+
+
 def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> list[Evidence]:
     """Put logs and manifests of a study and its replicates into the report's folder, and list the pages to be made.
 
@@ -562,3 +575,49 @@ def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bo
         for record in (*root.glob("phase_*/*.json"), *root.glob("study.json")):
             _text_copy(record, here / "manifests" / record.relative_to(root), places)
     return evidence
+
+# %% ../../nbs/show/evidence.ipynb #4144a4c8
+PAGES_A_PROCESS, PROCESS_BYTES = 24, 400e6  # pages that are worth a process, and memory for one
+
+
+def _processes(pages: int, workers: int) -> int:
+    """Processes to make so many pages in: at most so many, no more than memory has room for."""
+    return max(1, min(workers, pages // PAGES_A_PROCESS, int(psutil.virtual_memory().available / PROCESS_BYTES)))
+
+
+def _end_with(parent: int) -> None:
+    """In a new process: leave Ctrl-C to the one that asked, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def _make_all(evidence: Sequence[Evidence], write: Callable[[Evidence], None], processes: int) -> None:
+    """Make all pages in so many processes."""
+    from tqdm.auto import tqdm
+
+    total = len(evidence)
+    with contextlib.ExitStack() as stack:
+        made: Iterable[None] = map(write, evidence)
+        if processes > 1:
+            pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),))
+            stack.enter_context(pool)
+            made = pool.map(write, evidence, chunksize=-(-total // (4 * processes)))
+        for _ in tqdm(made, total=total, desc="executed notebooks, pages", mininterval=2, delay=5):
+            pass
+
+
+def write_evidence(evidence: Sequence[Evidence], write: Callable[[Evidence], None], workers: int) -> None:
+    """Make all pages; what one raises is raised here, and pages that were not begun are left.
+
+    Parameters
+    ----------
+    evidence : sequence of Evidence
+    write : callable
+        Makes one; other processes must be able to import it.
+    workers : int
+        Processes at most; the pages are the same with any number.
+    """
+    try:
+        _make_all(evidence, write, _processes(len(evidence), workers))
+    except BrokenProcessPool:  # one was killed, or none can start: the program came from standard input, say
+        _make_all(evidence, write, 1)

@@ -26,8 +26,8 @@ Links = Sequence[tuple[str, str]]  # text and address
 WEBP_QUALITY = 85
 
 # %% auto #0
-__all__ = ['Links', 'WEBP_QUALITY', 'link', 'value_html', 'table_html', 'paint', 'colour_bar', 'axis_value', 'heatmaps_html',
-           'best_map_html', 'keep_picture', 'keep_copy', 'picture_markdown']
+__all__ = ['Links', 'WEBP_QUALITY', 'DARK', 'link', 'value_html', 'table_html', 'paint', 'colour_bar', 'axis_value',
+           'heatmaps_html', 'best_map_html', 'follow_page', 'keep_picture', 'keep_copy', 'picture_markdown']
 
 # %% ../../nbs/show/pages.ipynb #98435cec
 def link(text: str, target: str | Path) -> Markup:
@@ -235,6 +235,21 @@ def best_map_html(
     return table_html(pd.DataFrame(cells, columns=[row_label, *map(write_column, columns)]), caption, "heatmap")
 
 # %% ../../nbs/show/pages.ipynb #71d46256
+# a drawing is white on paper and black in ink; on a dark page it is the other way round
+DARK = """<style type="text/css">@media screen and (prefers-color-scheme: dark) {
+svg { fill: #e6edf3 }
+[style*="stroke: #000000"] { stroke: #e6edf3 !important }
+[style*="fill: #000000"] { fill: #e6edf3 !important }
+[style*="fill: #ffffff"] { fill: #14181d !important }
+}</style>"""
+
+
+def follow_page(path: Path) -> None:
+    """Give an SVG that Matplotlib wrote the colours of a dark page beside its own; a browser chooses."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</style>", f"</style>\n  {DARK}", 1), encoding="utf-8")
+
+# %% ../../nbs/show/pages.ipynb #d875f800
 def keep_picture(fig: Figure, folder: str | Path, name: str, vector: bool, alt: str | None = None) -> str:
     """Write a figure as ``figures/NAME`` in a folder, close it, and return the Markdown that shows it.
 
@@ -262,14 +277,15 @@ def keep_picture(fig: Figure, folder: str | Path, name: str, vector: bool, alt: 
         if vector:
             # no date and fixed names: the same figure gives the same bytes
             with plt.rc_context({"svg.hashsalt": name}):
-                fig.savefig(temporary, metadata={"Date": None})
+                fig.savefig(temporary, format="svg", metadata={"Date": None})
+            follow_page(temporary)
         else:
             fig.savefig(temporary, dpi=150, pil_kwargs={"quality": WEBP_QUALITY})
     text = alt or describe(fig)
     plt.close(fig)
     return picture_markdown(text, relative)
 
-
+# %% ../../nbs/show/pages.ipynb #a045f59a
 def keep_copy(source: str | Path, folder: str | Path, name: str, alt: str) -> str:
     """Keep a PNG that is there already as ``figures/NAME.webp`` in a folder, and return the Markdown that shows it."""
     from PIL import Image
