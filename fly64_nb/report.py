@@ -271,26 +271,30 @@ def _behind(study: Study, where: Mapping[str, Any], split: str, method: str, see
 def _first_link(text: str, links: Links) -> Markup | str:
     return link(text, links[0][1]) if links else text
 
-
-def _numbers(row: pd.Series, behind: Mapping[str, Links], failed: Collection[str] = ()) -> dict[str, Any]:
+# %% ../nbs/07_report.ipynb #448a6499
+def _numbers(
+    row: pd.Series, behind: Mapping[str, Links], failed: Collection[str] = (), best: Collection[str] = ()
+) -> dict[str, Any]:
     """Cells of a row of the headline table; a number leads to its comparison, the seconds to the reconstruction.
 
-    Numbers whose names are in `failed` are greyed.
+    Numbers whose names are in `failed` are greyed, those in `best` bold.
     """
     cells: dict[str, Any] = {}
     for name, value in row[[name for name in row.index if not name.startswith("± ")]].items():
         text, spread = f"{value:.0f}" if name == "seeds" else f"{value:.4g}", row.get(f"± {name}", np.nan)
-        if np.isfinite(spread):
-            text += f" ± {spread:.2g}"
+        if np.isfinite(spread) and spread > 0:  # two digits of the spread at most
+            text = f"{value:.{min(4, max(0, 1 - int(np.floor(np.log10(spread)))))}f} ± {spread:.2g}"
         number = _first_link(text, behind["made" if name == "seconds" else "compared"])
         if name in failed:
             number = Markup('<span class="nothing" title="no better than nothing reconstructed">{}</span>').format(
                 number
             )
+        elif name in best:
+            number = Markup('<strong title="least of this condition">{}</strong>').format(number)
         cells[str(name)] = number if np.isfinite(value) else None
     return cells
 
-
+# %% ../nbs/07_report.ipynb #2c26ca09
 def _method_cell(
     study: Study, where: Mapping[str, Any], split: str, method: str, behind: Mapping[str, Links]
 ) -> Markup:
@@ -309,9 +313,12 @@ def headline_html(study: Study, split: str = "test") -> Markup:
     """Headline table with a column for each axis; the last row is what a flat image scores.
 
     A number leads to its comparison, a method to its reconstruction and, where it learned, to its training; with
-    several seeds there are links to those of each. Numbers that are no better than the flat image's are greyed.
+    several seeds there are links to those of each. Numbers that are no better than the flat image's are greyed; the
+    least phase error of a condition is bold, with several draws where they confirm it.
     """
     table, axes, rows = study.metrics, shown_axes(study), []
+    leads = best_method(table, "rmse", split=split, lower=True)
+    ahead = {where: lead.best for where, lead in leads.iterrows() if lead.decided or lead.seeds == 1}
     levels = ["dose", "view", *further_axes(table), "method"]
     seeds = table[table["split"] == split].groupby(levels)["seed"].unique()
     found = headline(table, split)
@@ -325,7 +332,8 @@ def headline_html(study: Study, split: str = "test") -> Markup:
         behind = _behind(study, where, split, method, sorted(seeds[place]))
         values = {name if name == "dose" else axes[name].label: axis_value(value) for name, value in where.items()}
         name = _method_cell(study, where, split, method, behind)
-        numbers = _numbers(row, behind, [name for name, those in failed.items() if place in those])
+        best = ["phase RMSE (rad)"] if ahead.get(place[:-1]) == method else []
+        numbers = _numbers(row, behind, [name for name, those in failed.items() if place in those], best)
         cells = {**values, "method": name, **numbers}
         if len(study.design.seeds) > 1:
             cells |= {key: Markup(" ").join(itertools.starmap(link, links)) for key, links in behind.items()}

@@ -55,14 +55,15 @@ def table_html(table: pd.DataFrame, caption: str, kind: str = "") -> Markup:
     kind : str
         Further CSS class, such as ``"heatmap"``.
     """
-    head = "".join(f'<th scope="col">{value_html(c)}</th>' for c in table.columns)
+    # a header must have words, and a group, unlike a region, may have the name of another one
+    head = "".join(f'<th scope="col">{value_html(c)}</th>' if c else "<td></td>" for c in table.columns)
     body = "".join(
         f'<tr><th scope="row">{value_html(first)}</th>{"".join(f"<td>{value_html(v)}</td>" for v in rest)}</tr>'
         for first, *rest in table.itertuples(index=False, name=None)
     )
     name, kind = html.escape(caption), html.escape(kind)
     return Markup(
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">'
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{name}">'
         f'<table class="fly64 {kind}" data-quarto-disable-processing="true"><caption>{name}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
