@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
     from rich.tree import Tree
 
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 'DESIGN', 'WORKERS', 'DRY_RUN', 'RUNNING',
-           'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written', 'FILE_OR_STUDY',
-           'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'main', 'option', 'takes',
-           'reading_from', 'filters', 'in_words', 'refusals', 'fail_if_failed', 'request_from', 'prepared_from', 'init',
-           'design', 'spoken', 'watch_of', 'headline_table', 'show_plan', 'tell_answer', 'show_results',
-           'runner_options', 'run_prepared', 'run', 'inspect_file', 'list_axes', 'convert', 'steps_shown',
-           'resolve_scan', 'chosen_images', 'resolved_table', 'tell_images', 'resolve_images', 'resolve',
-           'scores_table', 'tell_scores', 'score', 'leaderboard_table', 'tell_arena', 'with_everyone', 'arena',
-           'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs', 'tell_phase', 'run_phase',
-           'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare', 'report', 'jobs_of',
-           'filtered_jobs', 'last_states', 'tell_run', 'status', 'logs', 'ancestry', 'record_in_words', 'change_since',
-           'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows', 'advice_tables', 'lost_table', 'tell_lost',
-           'plan_table', 'tell_plan', 'tell_costs', 'advise']
+           'FILTERS', 'ALLOW_MISSING', 'EVERYTHING', 'FORMAT', 'AnyFile', 'OF_A_FILE', 'TO', 'PIXEL', 'Written',
+           'FILE_OR_STUDY', 'RESOLVING', 'IMAGES', 'SCORING', 'QUALITY', 'IMPERFECTION', 'PLAN', 'tell', 'main',
+           'option', 'takes', 'reading_from', 'filters', 'as_data', 'write_data', 'in_words', 'refusals',
+           'fail_if_failed', 'request_from', 'prepared_from', 'init', 'design', 'spoken', 'watch_of', 'headline_table',
+           'show_plan', 'tell_answer', 'show_results', 'runner_options', 'run_prepared', 'run', 'inspect_file',
+           'list_axes', 'convert', 'steps_shown', 'resolve_scan', 'chosen_images', 'resolved_table', 'tell_images',
+           'resolve_images', 'resolve', 'scores_table', 'tell_scores', 'score', 'leaderboard_table', 'tell_arena',
+           'with_everyone', 'arena', 'only_methods', 'at_values', 'chosen_jobs', 'needed_jobs', 'run_jobs',
+           'tell_phase', 'run_phase', 'phase_command', 'generate', 'overlap', 'train', 'reconstruct', 'compare',
+           'report', 'jobs_of', 'filtered_jobs', 'last_states', 'tell_run', 'jobs_table', 'status', 'logs', 'ancestry',
+           'record_in_words', 'change_since', 'why', 'wanted_quality', 'span', 'advice_table', 'advice_rows',
+           'advice_tables', 'lost_table', 'tell_lost', 'plan_table', 'tell_plan', 'tell_costs', 'tell_advice', 'advise']
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
@@ -268,6 +269,29 @@ def filters(*names: str) -> tuple[inspect.Parameter, ...]:
 
 EVERYTHING = filters("dose", "view", "split", "at", "only", "seed", "phase")
 
+# %% ../nbs/cli.ipynb #ed023ffc
+FORMAT = option(
+    "--format", str, "text", "text; or tables as data and nothing else: json (all), csv (the first). Numbers in full."
+)
+
+
+def as_data(form: str) -> bool:
+    """Whether a ``--format`` asks for data; ValueError for one that there is not."""
+    if form not in ("text", "json", "csv"):
+        raise ValueError(f"--format: found {form!r}; needed is text, json or csv")
+    return form != "text"
+
+
+def write_data(form: str, **parts: Any) -> None:
+    """Print tables (DataFrame) and texts as data: JSON with the rows of each table, or the first table as CSV."""
+    import json
+
+    tables = {name: part for name, part in parts.items() if hasattr(part, "to_json")}
+    if form == "csv":
+        return print(next(iter(tables.values())).to_csv(index=False), end="")
+    rows = {name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()}
+    print(json.dumps({**parts, **rows}, indent=1, ensure_ascii=False))
+
 # %% ../nbs/cli.ipynb #9c64b187
 def in_words(error: OSError) -> str:
     """What the system says of a file, without its number: ``File exists``."""
@@ -292,6 +316,8 @@ def refusals() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         tell(f"refused: {error}", "red")
         raise typer.Exit(2) from None
+    except BrokenPipeError:  # who read the output has gone, such as `head`: click ends quietly
+        raise
     except ConnectionError as error:
         tell(f"stopped: {error}; start it and its workers, then run the command with its address to continue", "red")
         raise typer.Exit(1) from None
@@ -563,12 +589,20 @@ def inspect_file(file: AnyFile, **options: Any) -> None:
 
 # %% ../nbs/cli.ipynb #e3464a0f
 @app.command("axes")
-def list_axes() -> None:
+@takes(FORMAT)
+def list_axes(**options: Any) -> None:
     """What a study can vary besides dose and overlap (--vary), and sets of imperfections by name (--beamline)."""
+    import pandas as pd
+
     from fly64_nb.axes.axis import find_axes
     from fly64_nb.beamlines.beamline import find_beamlines
 
     with refusals():
+        if as_data(options["format"]):
+            fields = ("name", "label", "unit", "acts_on", "neutral", "remedy")
+            axes = [{name: getattr(axis, name) for name in fields} for axis, _ in find_axes().values()]
+            beams = [{"name": name, **one.values} for name, (one, _) in find_beamlines().items()]
+            return write_data(options["format"], axes=pd.DataFrame(axes), beamlines=pd.DataFrame(beams))
         for name, (axis, _) in find_axes().items():
             choices = f"; {', '.join(axis.names.values())}" if axis.names else ""
             remedy = f"; remedy: {axis.remedy}" if axis.remedy else ""
@@ -693,11 +727,17 @@ def resolved_table(results: Sequence[tuple[Job, Any]]) -> Table:
     return table
 
 # %% ../nbs/cli.ipynb #bc67c2a8
-def tell_images(name: Path, results: Sequence[JobResult], left_out: Sequence[Mapping[str, Any]]) -> None:
+def tell_images(
+    name: Path, results: Sequence[JobResult], left_out: Sequence[Mapping[str, Any]], form: str = "text"
+) -> None:
     """Print what halves say of a study's images: of one in words, of several as a table; then what is not there."""
-    from fly64_nb.results.resolved import read_result
+    import pandas as pd
+
+    from fly64_nb.results.resolved import read_result, result_numbers
 
     made = [(r.job, read_result(r.job.output_dir)) for r in results if r.status in ("done", "up to date")]
+    if as_data(form):
+        return write_data(form, images=pd.DataFrame([{**job.condition, **result_numbers(one)} for job, one in made]))
     if len(made) == 1:
         for line in made[0][1].sentences:
             tell(line)
@@ -733,18 +773,19 @@ def resolve_images(study: Path, options: Mapping[str, Any], asked: Mapping[str, 
     opened = open_study(study.resolve())
     chosen = chosen_images(opened, options, asked)
     ready, left_out = ready_jobs(chosen, writers_of(study_jobs(opened.path, opened.design)), allow_missing=True)
+    shown_on = Console(stderr=True) if as_data(options["format"]) else console
     with (
         Runner(opened.path, spoken(), options["workers"]) as runner,
-        TerminalWatch(opened.path, {RESOLVE: "halves of photons"}, console=console) as watch,
+        TerminalWatch(opened.path, {RESOLVE: "halves of photons"}, console=shown_on) as watch,
     ):
         watch.expect(ready, expected_seconds(opened, ready))
         results = runner.run(plan_jobs(ready), watch)
-    tell_images(study, results, left_out)
+    tell_images(study, results, left_out, options["format"])
     return results
 
 # %% ../nbs/cli.ipynb #e0731c33
 @app.command()
-@takes(*RESOLVING, *filters("dose", "view", "split", "at", "seed"), WORKERS, *OF_A_FILE)
+@takes(*RESOLVING, *filters("dose", "view", "split", "at", "seed"), WORKERS, FORMAT, *OF_A_FILE)
 def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
     """Resolution, phase error and error bars without a truth, from two reconstructions of half the photons each.
 
@@ -755,9 +796,12 @@ def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
     from fly64_nb.study.layout import Layout
 
     with refusals():
+        data = as_data(options["format"])
         asked = {"judge": "" if options["no_judge"] else options["judge"], "deals": options["deals"]}
         if Layout(of).study_json.is_file():
             fail_if_failed(resolve_images(of, options, asked))
+        elif data:
+            raise ValueError("--format: of a file the numbers are in resolve.csv of its folder; needed is a study root")
         else:
             resolve_scan(of, options, asked)
 
@@ -819,7 +863,7 @@ def tell_scores(found: Any) -> None:
 
 
 @app.command()
-@takes(*SCORING, *OF_A_FILE)
+@takes(*SCORING, FORMAT, *OF_A_FILE)
 def score(images: IMAGES, **options: Any) -> None:
     """Whose image is better: reconstructions by any programs, in one field, aligned in one way, measured alike.
 
@@ -828,14 +872,21 @@ def score(images: IMAGES, **options: Any) -> None:
     each needs an object, a probe and the positions of the same scan.
     """
     from fly64_nb.data.readers.understand import read_options
+    from fly64_nb.results.score import headline_scores, write_scores
     from fly64_nb.results.score import score as measure
-    from fly64_nb.results.score import write_scores
 
     with refusals():
+        data = as_data(options["format"])
         said = {name: options[name] for name in ("truth", "counts", "halves")}
         found = measure(images, readers=options["reader"], options=read_options(reading_from(options)), **said)
+        written = write_scores(options["output"], found) if options["output"] else ()
+        if data:
+            metrics = headline_scores(found.metrics) if len(found.metrics) else found.metrics
+            tables = {"metrics": metrics, "held_out": found.held_out, "agreement": found.agreement}
+            made = {name: table.rename_axis("image").reset_index() for name, table in tables.items() if len(table)}
+            return write_data(options["format"], **made)
         tell_scores(found)
-        for path in write_scores(options["output"], found) if options["output"] else ():
+        for path in written:
             tell(f"wrote {path}")
 
 # %% ../nbs/cli.ipynb #0e1dcf90
@@ -876,7 +927,7 @@ def leaderboard_table(board: Any, split: str = "test") -> Table:
     return table
 
 # %% ../nbs/cli.ipynb #7a809a7a
-def tell_arena(study: Path, name: Path) -> None:
+def tell_arena(study: Path, name: Path, form: str = "text") -> None:
     """Print the leaderboard of a study as it is, what it lacks, and who has not entered; `name` as it was typed."""
     from fly64_nb.methods.method import find_methods
     from fly64_nb.quality.leaderboard import INCOMPLETE, TOLD
@@ -884,6 +935,8 @@ def tell_arena(study: Path, name: Path) -> None:
     from fly64_nb.results.study import open_study
 
     opened = open_study(study)
+    if as_data(form):
+        return write_data(form, leaderboard=opened.leaderboard().rename_axis("method").reset_index())
     if len(opened.metrics):
         board = opened.leaderboard()
         console.print(leaderboard_table(board))
@@ -911,7 +964,7 @@ def with_everyone(request: Request) -> Request:
 
 
 @app.command()
-@takes(*DESIGN, *RUNNING)
+@takes(*DESIGN, *RUNNING, FORMAT)
 def arena(study: StudyRoot, **options: Any) -> None:
     """The leaderboard: every method on all conditions, by error, contrast, resolution and CPU-seconds.
 
@@ -924,15 +977,18 @@ def arena(study: StudyRoot, **options: Any) -> None:
     from fly64_nb.study.layout import Layout
 
     with refusals():
+        data, form = as_data(options["format"]), options["format"]
         name, study, results = study, study.resolve(), []
         is_there = Layout(study).study_json.is_file()
         if not is_there or any(options[one.name] not in (one.default, []) for one in (*DESIGN, *RUNNING)):
+            if data:
+                raise ValueError(f"--format {form}: found a study that is to be run; needed is one that was")
             request = request_for(study, request_from(options))
             results = run_prepared(
                 study, prepare_study(study, request if is_there else with_everyone(request)), options
             )
         if Layout(study).study_json.is_file() and not options["dry_run"]:
-            tell_arena(study, name)
+            tell_arena(study, name, form)
         fail_if_failed(results)
 
 # %% ../nbs/cli.ipynb #0c040f90
@@ -1147,8 +1203,24 @@ def tell_run(study: Path) -> bool:
     return alive
 
 # %% ../nbs/cli.ipynb #c49b6030
+def jobs_table(study: Path, jobs: Sequence[Job], states: Sequence[JobResult]) -> pd.DataFrame:
+    """A row for each job: its name, condition, how it ended (or that it is not made yet), and its seconds."""
+    import pandas as pd
+
+    from fly64_nb.engine.graph import job_key
+    from fly64_nb.engine.record import NOT_MADE
+
+    ended = {job_key(state.job, study): state for state in states}
+    rows = []
+    for job in jobs:
+        key = job_key(job, study)
+        how = {name: getattr(ended[key], name) for name in ("status", "seconds", "detail")} if key in ended else {}
+        rows.append({"job": key, **job.condition, "status": NOT_MADE, **how})
+    return pd.DataFrame(rows)
+
+# %% ../nbs/cli.ipynb #84fe3f02
 @app.command()
-@takes(*EVERYTHING)
+@takes(*EVERYTHING, FORMAT)
 def status(study: StudyRoot, **options: Any) -> None:
     """How a study is going, or how far it came: jobs by phase, what runs, what failed."""
     from fly64_nb.design import read_study
@@ -1158,6 +1230,7 @@ def status(study: StudyRoot, **options: Any) -> None:
 
     with refusals():
         study = study.resolve()
+        form = options.pop("format")
         if any(options.values()):
             jobs, everything = filtered_jobs(study, options)
         else:
@@ -1166,6 +1239,8 @@ def status(study: StudyRoot, **options: Any) -> None:
         watch.expect(jobs)
         for state in last_states(jobs, everything):
             watch(state)
+        if as_data(form):
+            return write_data(form, jobs=jobs_table(study, jobs, watch.results))
         keys = {job_key(job, study) for job in jobs}
         running = [one for one in running_jobs(study) if one.title in keys] if tell_run(study) else []
         seconds = seconds_by_phase([result for result in watch.results if result.status == "done"])
@@ -1432,7 +1507,7 @@ def lost_table(rows: Any, title: str) -> Table:
     return table
 
 # %% ../nbs/cli.ipynb #4f872ae1
-def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> None:
+def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool, form: str = "text") -> None:
     """Print what an imperfection costs, by view, and in words for the first view.
 
     Raises
@@ -1451,6 +1526,8 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool) -> N
     lost = lost.only(name).without(() if with_truth_trained else opened.truth_trained)
     if lost.rows.empty:
         raise ValueError(f"{study}: found no comparison of {name!r} in the {split} split; `fly64 run` makes it")
+    if as_data(form):
+        return write_data(form, dose_lost=lost.rows)
     for view in lost.views:
         title = f"Dose lost, {view} view, {split} split"
         console.print(lost_table(lost.rows[lost.rows["view"] == view], title))
@@ -1519,6 +1596,9 @@ def tell_plan(study: Path, options: Mapping[str, Any], wanted: Mapping[str, Any]
     opened, told = open_study(study), {"told": options["experiment"], "field": options["field_um"]}
     chosen = {"split": options["split"], "with_truth_trained": options["with_truth_trained"]}
     plan = plan_study(opened, budget, **told, **chosen, **wanted)
+    if as_data(options["format"]):
+        said = {"needed": needed_sentence(plan), "best": plan.best_sentence(), "overlap": overlap_sentence(plan)}
+        return write_data(options["format"], possible=plan.possible, assumed=assumed_costs(plan), **said)
     for words in (needed_sentence(plan), plan.best_sentence(), overlap_sentence(plan)):
         if words:
             tell(words)
@@ -1547,8 +1627,28 @@ def tell_costs(study: Path, split: str, told: bool, wanted: Mapping[str, Any]) -
         tell(needed_sentence(plan_study(opened, split=split, with_truth_trained=told, **wanted)))
 
 # %% ../nbs/cli.ipynb #3a62d35e
+def tell_advice(study: Path, advice: Any, converted: str) -> None:
+    """Print the tables of an advice, and what they stand on; `converted` is what was made of nanometres."""
+    from fly64_nb.physics.limits import photons_for_phase
+    from fly64_nb.quality.advice import in_short
+
+    for table in (table for table in advice_tables(advice) if table.row_count):
+        console.print(table)
+    seeds = advice.table.loc[advice.table["split"] == advice.split, "seed"].nunique()
+    noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that there are no intervals"
+    tell(f"from {study / 'metrics.csv'}, {noise}{f'; {converted}' if converted else ''}")
+    if advice.doses["photons_per_pixel"].isna().any():
+        tell("photons per pixel are unknown for comparisons of an earlier version; `fly64 run` makes them again")
+    if advice.wanted.metric == "rmse":
+        alone = f"shot noise alone asks for {in_short(photons_for_phase(advice.wanted.value))} photons"
+        tell(f"{alone} behind each pixel, unless a method knows more than the counts")
+    if advice.without:
+        names = ", ".join(advice.without)
+        tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained counts it)")
+
+# %% ../nbs/cli.ipynb #1fc1e9a0
 @app.command()
-@takes(*QUALITY, *PLAN, IMPERFECTION)
+@takes(*QUALITY, *PLAN, IMPERFECTION, FORMAT)
 def advise(study: StudyRoot, **options: Any) -> None:
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
@@ -1564,35 +1664,26 @@ def advise(study: StudyRoot, **options: Any) -> None:
     With --imperfection it answers another question: how many times fewer photons an ideal experiment would need for
     the same phase error, so what a better stage, detector or beam is worth.
     """
-    from fly64_nb.physics.limits import photons_for_phase
-    from fly64_nb.quality.advice import advise_study, in_short
+    from fly64_nb.quality.advice import advise_study
     from fly64_nb.results.study import open_study
 
     with refusals():
         study = study.resolve()
         wanted, converted = wanted_quality(study, options)
         split, told = options["split"], options["with_truth_trained"]
+        form = options["format"]
         if options["imperfection"]:
             if wanted or any(options[one.name] for one in PLAN):
                 raise ValueError("found --imperfection and a wanted quality or a plan; needed is one of them")
-            return tell_lost(study, options["imperfection"], split, told)
+            return tell_lost(study, options["imperfection"], split, told, form)
         if any(options[one.name] for one in PLAN):
             return tell_plan(study, options, wanted)
         advice = advise_study(study, split=split, with_truth_trained=told, **wanted)
-        for table in (table for table in advice_tables(advice) if table.row_count):
-            console.print(table)
-        seeds = advice.table.loc[advice.table["split"] == split, "seed"].nunique()
-        noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that there are no intervals"
-        tell(f"from {study / 'metrics.csv'}, {noise}{f'; {converted}' if converted else ''}")
-        if advice.doses["photons_per_pixel"].isna().any():
-            tell("photons per pixel are unknown for comparisons of an earlier version; `fly64 run` makes them again")
-        if options["phase_rmse"]:
-            alone = f"shot noise alone asks for {in_short(photons_for_phase(options['phase_rmse']))} photons"
-            tell(f"{alone} behind each pixel, unless a method knows more than the counts")
-        if advice.without:
-            names = ", ".join(advice.without)
-            tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained counts it)")
-        tell(advice.cheapest())
+        answered = not wanted and not told
+        said = f"answer: {open_study(study).answer(split).sentence()}" if answered else advice.cheapest()
+        if as_data(form):
+            tables = {"doses": advice.doses, "overlaps": advice.needed_overlaps}
+            return write_data(form, **tables, wanted=str(advice.wanted), said=said)
+        tell(said)
         tell_costs(study, split, told, wanted)
-        if not wanted and not told:
-            tell(f"answer: {open_study(study).answer(split).sentence()}")
+        tell_advice(study, advice, converted)

@@ -175,7 +175,7 @@ def test_the_command_answers_from_a_study_and_converts_units(copy):
 
 
 def test_without_a_wish_the_command_answers_as_the_report_and_the_run_do(study, copy):
-    said = fly64("advise", study).stdout.strip().splitlines()[-1]
+    said = fly64("advise", study).stdout.strip().splitlines()[0]
     assert said.startswith("answer: ") and said.removeprefix("answer: ") == open_study(study).answer().sentence()
     page = html.unescape((study / "report" / "_site" / "index.html").read_text())
     assert said.removeprefix("answer: ") in page
