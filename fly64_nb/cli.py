@@ -1403,7 +1403,7 @@ def wanted_quality(study: Path, options: Mapping[str, Any]) -> tuple[dict[str, f
     return {"frc": frc}, f"{value:g} nm is {0.5 / frc:.2f} px of {pixel * 1e9:.3g} nm"
 
 # %% ../nbs/cli.ipynb #a8c44e16
-_SIGNS = {"about": "", "at most": "<= ", "more than": "> ", "lost": "lost: "}
+_SIGNS = {"about": "", "at most": "<= ", "more than": "> ", "lost": "until "}
 
 
 def span(low: float, high: float) -> str:
@@ -1454,7 +1454,7 @@ def advice_rows(found: Any, needed: str) -> list[dict[str, str]]:
         words[needed] = sign + words[needed]
         words["known to"] = span(row["low"], row["high"])
         words["simulated"] = span(row["bracket_low"], row["bracket_high"])
-        words["photons"] = sign.removeprefix("lost: ") + in_short(light) if light > 0 else "unknown"
+        words["photons"] = sign.removeprefix("until ") + in_short(light) if light > 0 else "unknown"
         rows.append(words)
     return rows
 
@@ -1654,9 +1654,9 @@ def advise(study: StudyRoot, **options: Any) -> None:
 
     Give one of --phase-rmse, --resolution-px and --resolution-nm, or none for a phase error of a quarter of the
     object's own contrast. Nothing is extrapolated: <= is the lowest dose or overlap that was simulated, > the highest;
-    "lost" reached it, but not with more. "known to" holds what interpolation and noise leave open, where the noise was
-    drawn several times; "simulated" are the neighbouring conditions that were really run: the first does not reach it,
-    the second does. What is no better than a flat image never counts as reached.
+    "until" reached it up to there, but not with more. "known to" is what interpolation and noise leave open, where the
+    noise was drawn several times; "simulated" are the neighbouring conditions that were run: the first does not reach
+    it, the second does. What is no better than a flat image never counts as reached.
 
     With --time, --dose-limit or both it plans a scan: what they buy at each overlap, whether the wanted quality is
     within them, how sure that is, and if not, what would be needed. --page writes the answer as one printed page.

@@ -5,13 +5,15 @@
 # %% ../../nbs/results/study.ipynb #516b25b6
 from __future__ import annotations
 
+import base64
 import html
+import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +44,9 @@ from ..engine.job import Job, JobResult
 from ..engine.record import read_record, recorded_result
 from ..study.condition import Condition
 from ..study.layout import Layout, dose_folder, value_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['EARLIER', 'NOT_ASKED', 'STILL_FALLING', 'NotMadeError', 'StudyConditions', 'report_job', 'StudyJobs', 'FieldImage',
@@ -448,7 +453,7 @@ class StudyJobs(StudyConditions):
 # %% ../../nbs/results/study.ipynb #104b4796
 @dataclass(frozen=True)
 class FieldImage:
-    """An image in the field that a condition's methods are compared in, beside the truth.
+    """An image in the field that a condition's methods are compared in, beside the truth; a notebook shows it.
 
     Attributes
     ----------
@@ -491,6 +496,41 @@ class FieldImage:
         """Left, right, bottom and top in object pixels, as `imshow` takes them."""
         (y, x), (h, w) = self.origin, self.image.shape
         return x - 0.5, x + w - 0.5, y + h - 0.5, y - 0.5
+
+    def plot(self) -> Figure:
+        """Phase and amplitude, each beside its error; images on the truth's scale, errors on scales of their own."""
+        from fly64_nb.show.style import AMPLITUDE, ERROR, PHASE, add_scale_bar, grid, robust_limits, show_image
+
+        parts = (
+            ("phase", "phase (rad)", PHASE, self.phase, self.truth_phase, self.phase_error),
+            ("amplitude", "transmission", AMPLITUDE, self.amplitude, np.abs(self.truth), self.amplitude_error),
+        )
+        h, w = self.image.shape
+        wide = min(3.6, 3.0 * w / h)
+        shown, room = 1 if self.method == "truth" else 2, (0.9, 1.5)
+        fig, axes = grid(2, [wide] * shown, wide * h / w, left=0.7, right=1.2, between=room)
+        for row, (name, unit, cmap, image, truth, error) in zip(axes, parts):
+            show_image(row[0], image, name, unit, cmap, robust_limits(truth), self.origin)
+            add_scale_bar(row[0], self.pixel_size_m)
+            if shown == 2:
+                far = max(float(np.percentile(np.abs(error), 99)), 1e-12)
+                show_image(row[1], error, f"{name} error", f"{unit} - truth", ERROR, (-far, far), self.origin)
+        rms = np.sqrt(np.mean(self.phase_error**2))
+        fig.suptitle(self.method if shown == 1 else f"{self.method}: phase error {rms:.3g} rad (RMS)")
+        return fig
+
+    def _repr_html_(self) -> str:
+        """What `plot` draws, for a notebook."""
+        import matplotlib.pyplot as plt
+
+        from fly64_nb.show.style import describe
+
+        fig, buffer = self.plot(), io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=110)
+        words = describe(fig)
+        plt.close(fig)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{data}">'
 
 # %% ../../nbs/results/study.ipynb #abbe5489
 def read_field_images(path: Path, pixel_size_m: float | None = None) -> dict[str, FieldImage]:
