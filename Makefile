@@ -7,7 +7,7 @@ STUDY ?= study
 TESTS ?=
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --maxprocesses 8 --durations 15 $(TESTS)
 
-.PHONY: study test test-all lock lint types chromium bench lab readme pretrained clean
+.PHONY: study test test-all docs lock lint types chromium bench lab readme pretrained clean
 .DELETE_ON_ERROR:
 
 # the versions that were tested, for every platform; "make study LOCK=" takes the newest that fit
@@ -71,6 +71,10 @@ chromium:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium > /dev/null; \
 	fi; \
 	command -v chromium > /dev/null || echo "no Chromium here (apt-get install chromium): the tests in a browser will be skipped"
+
+## the documentation as a website without a study: _docs/index.html
+docs: $(VENV)/study.stamp
+	$(BIN)/python -c "from fly64_nb.show.docs import write_docs; print(write_docs('_docs'), 'pages: _docs/index.html')"
 
 ## every benchmark in one table; BENCH="--full", "--gpu", "--only training", "--output table.md" go to the suite
 bench: $(VENV)/dev.stamp

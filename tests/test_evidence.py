@@ -46,7 +46,7 @@ def written(folder: Path, count: int) -> list[Evidence]:
 def made(folder: Path, evidence: list[Evidence], workers: int, quarto: bool) -> dict[str, bytes]:
     """Every file of a report whose evidence so many processes made."""
     report = folder / "report"
-    frame = Frame("made up", "Pages.", ("index",))
+    frame = Frame("made up", "Pages.", {"index": "Study"})
     plain = functools.partial(write_plain_evidence, report=report, site=report / "_site", frame=frame)
     write_evidence(evidence, functools.partial(write_quarto_evidence, report=report) if quarto else plain, workers)
     files = {p.relative_to(report).as_posix(): p.read_bytes() for p in report.rglob("*") if p.is_file()}

@@ -470,15 +470,15 @@ def test_search_finds_pages_by_method_and_number(further, browser):
     page = context.new_page()
     page.goto((site / "index.html").as_uri())
     for typed, found in ((f"lsqml {value:.3f}", "metrics.html"), ("phase_g dense", "notebooks/phase_g/dose_10000/")):
-        page.get_by_label("Search in this report").fill(typed)
+        page.get_by_label("Search in these pages").fill(typed)
         page.wait_for_selector("form.search li a", state="attached")
         links = page.eval_on_selector_all("form.search li a", "links => links.map(a => a.href)")
         assert any(found in link for link in links), (typed, links)
         assert all(Path(unquote(urlsplit(link).path)).is_file() for link in links)
-    page.get_by_label("Search in this report").fill("xylophone")
+    page.get_by_label("Search in these pages").fill("xylophone")
     assert page.locator("form.search [role=status]").inner_text() == "No page has xylophone"
     page.keyboard.press("Escape")
-    assert page.get_by_label("Search in this report").input_value() == ""
+    assert page.get_by_label("Search in these pages").input_value() == ""
     context.close()
 
 

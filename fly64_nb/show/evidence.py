@@ -71,18 +71,20 @@ def shown_pages(notebook: NotebookNode) -> list[str]:
 
 # %% ../../nbs/show/evidence.ipynb #1687eb14
 FOLDERS = {
+    "guide": "Guide",
     "physics": "Physics, on plain arrays",
     "data": "Data: bases, datasets, files",
     "axes": "Axes: what a study varies",
+    "beamlines": "Beamlines: imperfections that come together",
     "study": "Conditions, and where their files lie",
     "methods": "Methods, one notebook each, and what they share",
     "quality": "Quality: alignment, metrics, advice",
     "show": "Pictures and pages",
-    "run": "Running notebooks",
+    "engine": "Running notebooks",
     "results": "Running a study, opening one",
 }
 
-
+# %% ../../nbs/show/evidence.ipynb #74a1f862
 @functools.cache
 def package_notebooks() -> tuple[PurePosixPath, ...]:
     """The notebooks that the package is made of, below ``nbs/``: tour, phases, folders in their order, the others."""

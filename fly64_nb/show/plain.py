@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['HEADING', 'NAMED', 'WORD', 'LONGEST_WORD', 'style_sheet', 'Frame', 'plain_text', 'with_names', 'headings',
-           'contents_html', 'picture_size', 'with_pictures', 'words_of', 'write_search', 'write_plain_evidence',
-           'render_plainly']
+           'contents_html', 'picture_size', 'with_pictures', 'words_of', 'write_search', 'write_shared',
+           'write_plain_evidence', 'render_plainly']
 
 # %% ../../nbs/show/plain.ipynb #88bcb26f
 @functools.cache
@@ -51,24 +51,25 @@ class Frame:
         The study's name, in the title of each page.
     about : str
         The study in a sentence, for search engines and previews.
-    pages : tuple of str
-        Those of `PAGES` that there are.
+    pages : mapping
+        Of file names, without ending, to what the bar calls them.
     """
 
     study: str
     about: str
-    pages: tuple[str, ...]
+    pages: Mapping[str, str]
 
     def navigation(self, up: str, here: str = "") -> str:
         """Links to the pages, and the search; `up` leads to the site's root."""
         current = {here: ' aria-current="page"'}
         items = "".join(
-            f'<li><a href="{up}{name}.html"{current.get(name, "")}>{PAGES[name]}</a></li>' for name in self.pages
+            f'<li><a href="{up}{name}.html"{current.get(name, "")}>{title}</a></li>'
+            for name, title in self.pages.items()
         )
         return (
             f'<header class="top"><nav aria-label="Pages"><ul>{items}</ul></nav>\n'
             f'<form class="search" role="search" data-up="{up}" hidden><input type="search" autocomplete="off" '
-            'aria-label="Search in this report" placeholder="Search">'
+            'aria-label="Search in these pages" placeholder="Search">'
             '<p role="status"></p><ul aria-label="Pages found"></ul></form></header>'
         )
 
@@ -90,8 +91,8 @@ NAMED = re.compile(r'<h([23]) id="([^"]+)">(.*?)</h\1>', re.S)
 
 
 def plain_text(body: str) -> str:
-    """Words of HTML, without its tags and formulas."""
-    body = re.sub(r"<(style|script|svg|math)\b.*?</\1>", " ", body, flags=re.S)
+    """Words of HTML, without its tags, formulas and code."""
+    body = re.sub(r"<(style|script|svg|math|pre)\b.*?</\1>", " ", body, flags=re.S)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -187,6 +188,13 @@ def write_search(site: Path) -> None:
     (site / "pages.js").write_text(f"window.PAGES={entries};\n", encoding="utf-8")
 
 # %% ../../nbs/show/plain.ipynb #ab14be4e
+def write_shared(site: Path) -> None:
+    """Write the files that all pages of a site use: style, script and icon."""
+    (site / "report.css").write_text(style_sheet(quarto=False), encoding="utf-8")
+    for name in ("report.js", "favicon.svg"):
+        shutil.copyfile(notebook_path(name), site / name)
+
+
 def write_plain_evidence(one: Evidence, report: Path, site: Path, frame: Frame) -> None:
     """Make one executed notebook's page in the site, with its pictures beside it."""
     path, name = one.page, page_title(one.page, report)
@@ -235,7 +243,7 @@ def render_plainly(
         As of `fly64_nb.show.evidence.write_evidence`.
     """
     site.mkdir(parents=True)
-    frame = Frame(*study, tuple(pages))
+    frame = Frame(*study, {name: PAGES[name] for name in pages})
     for name, page in pages.items():
         _write_page(name, page, frame, report, site, hint)
     write_evidence(evidence, functools.partial(write_plain_evidence, report=report, site=site, frame=frame), workers)
@@ -243,7 +251,5 @@ def render_plainly(
         for folder in (report, *sorted(report.glob("replicates/seed_*"))):
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, site / folder.relative_to(report) / name)
-    (site / "report.css").write_text(style_sheet(quarto=False), encoding="utf-8")
-    for name in ("report.js", "favicon.svg"):
-        shutil.copyfile(notebook_path(name), site / name)
+    write_shared(site)
     write_search(site)

@@ -37,8 +37,8 @@ OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 
 # %% auto #0
 __all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
-           'write_documentation', 'quarto_version', 'render_with_quarto', 'allow_files', 'Published', 'choose_renderer',
-           'is_rendered_with', 'write_quarto_evidence', 'publish_report']
+           'exported_module', 'write_documentation', 'section_of', 'quarto_version', 'render_with_quarto',
+           'allow_files', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence', 'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
 def report_page(
@@ -211,7 +211,10 @@ def documentation_page(notebook: NotebookNode, name: PurePosixPath) -> tuple[Not
     up, folder = "../" * len(name.parent.parts), name.parent.as_posix()
     for cell in cells:
         if cell.cell_type != "code":
-            cell.source = lead_to_notebooks(cell.source, up, folder)
+            # what leads to pages of a study's report leads nowhere here
+            text = re.sub(r"\[([^\]]*)\]\((?!\w+:)[^)\s]*\.(?:html|txt)\)", r"\1", cell.source)
+            text = re.sub(r"\]\((#[^)]+)\)", lambda found: f"]({found[1].lower()})", text)  # as headings are named
+            cell.source = lead_to_notebooks(text, up, folder)
             continue
         cell.source = without_directives(cell.source)
         cell.outputs, _ = outputs_of(cell, {})
@@ -221,6 +224,12 @@ def documentation_page(notebook: NotebookNode, name: PurePosixPath) -> tuple[Not
                 pictures[file] = content
     # a cell of directives alone is empty now
     return nbformat.v4.new_notebook(cells=[c for c in cells if c.source or c.get("outputs")]), pictures
+
+# %% ../../nbs/show/site.ipynb #d1414eee
+def exported_module(notebook: NotebookNode) -> str | None:
+    """Module that a notebook of the package is the source of, such as ``physics.optics``; None for a text."""
+    found = re.search(r"^#\| default_exp (\S+)", "\n".join(cell.source for cell in notebook.cells), re.M)
+    return found[1] if found else None
 
 
 def _write_documented(name: PurePosixPath, report: Path) -> tuple[str, str, str | None]:
@@ -235,13 +244,12 @@ def _write_documented(name: PurePosixPath, report: Path) -> tuple[str, str, str 
     for file, content in pictures.items():
         (target.parent / file).parent.mkdir(parents=True, exist_ok=True)
         (target.parent / file).write_bytes(content)
-    exported = re.search(r"^#\| default_exp (\S+)", "\n".join(c.source for c in notebook.cells), re.M)
-    if exported:
-        api = report / "docs" / "api" / f"{exported[1]}.md"
+    if exported := exported_module(notebook):
+        api = report / "docs" / "api" / f"{exported}.md"
         api.parent.mkdir(parents=True, exist_ok=True)
-        api.write_text(api_page(exported[1]), encoding="utf-8")
+        api.write_text(api_page(exported), encoding="utf-8")
     summary = re.search(r"^> (.*)$", page.cells[0].source, re.M)
-    return title.lstrip("# "), summary[1] if summary else "", exported and exported[1]
+    return title.lstrip("# "), summary[1] if summary else "", exported
 
 # %% ../../nbs/show/site.ipynb #3226eb99
 def write_documentation(report: Path, executed: Mapping[str, str]) -> int:
@@ -267,7 +275,7 @@ def write_documentation(report: Path, executed: Mapping[str, str]) -> int:
         api = f"[{module}](api/{module}.md)" if module else ""
         ran = f"[as it ran here](../{executed[str(name)]})" if str(name) in executed else ""
         row = f"| [{title}](notebooks/{name}) | {summary} | {api} | {ran} |"
-        sections.setdefault(_section_of(name), []).append(row)
+        sections.setdefault(section_of(name), []).append(row)
     head = "| notebook | what it is | module | in this study |"
     rule = f"|{'-' * 22}|{'-' * 56}|{'-' * 20}|{'-' * 16}|"
     tables = ["\n".join([f"## {section}", "", head, rule, *rows]) for section, rows in sections.items()]
@@ -280,7 +288,7 @@ def write_documentation(report: Path, executed: Mapping[str, str]) -> int:
     return pages
 
 
-def _section_of(name: PurePosixPath) -> str:
+def section_of(name: PurePosixPath) -> str:
     """Section of the list of notebooks that one is in."""
     if len(name.parts) > 1:
         return FOLDERS.get(name.parts[0], name.parts[0])

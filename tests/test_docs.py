@@ -1,0 +1,49 @@
+"""The documentation as a website: every page is there, no link is broken, and the guide's pictures are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from conftest import REPOSITORY
+from fly64_nb.show.docs import PAGES, write_docs
+from fly64_nb.show.evidence import package_notebooks
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    assert write_docs(folder) > 2 * len(package_notebooks()) - 20
+    return folder
+
+
+def test_no_link_of_the_documentation_is_broken(docs):
+    pages = {path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for path in docs.rglob("*.html")}
+    names = {path: {str(tag["id"]) for tag in page.find_all(id=True)} for path, page in pages.items()}
+    broken = []
+    for path, page in pages.items():
+        for tag, attribute in (("a", "href"), ("img", "src"), ("script", "src"), ("link", "href")):
+            for element in page.find_all(tag, **{attribute: True}):
+                target = urlsplit(element[attribute])
+                if target.scheme in ("http", "https", "mailto") and tag == "a":
+                    continue
+                there = (path.parent / unquote(target.path)).resolve() if target.path else path
+                known = not target.fragment or there not in names or unquote(target.fragment) in names[there]
+                if target.scheme or not there.is_relative_to(docs) or not there.is_file() or not known:
+                    broken.append(f"{path.relative_to(docs)}: {element[attribute]}")
+    assert not broken, (len(broken), sorted(set(broken))[:40])
+
+
+def test_the_documentation_has_the_guide_every_notebook_and_what_surrounds_them(docs):
+    for name in package_notebooks():
+        assert (docs / "notebooks" / name.with_suffix(".html")).is_file(), name
+    assert all((docs / f"{name}.html").is_file() for name in PAGES)
+    guide = BeautifulSoup((docs / "guide.html").read_text(encoding="utf-8"), "html.parser")
+    assert len(guide.main.find_all("a")) == len(list((REPOSITORY / "nbs" / "guide").glob("*.ipynb")))
+    shown = BeautifulSoup((docs / "notebooks/guide/metrics.html").read_text(encoding="utf-8"), "html.parser")
+    assert shown.main.find("img")["alt"]
+    about = {path.stem for path in (docs / "about").glob("*.html")}
+    assert about == {"citation", "changelog", "contributing", "security"}
