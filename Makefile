@@ -7,7 +7,7 @@ STUDY ?= study
 TESTS ?=
 PYTEST = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n logical --maxprocesses 8 --durations 15 $(TESTS)
 
-.PHONY: study test test-all docs lock lint types chromium bench lab readme pretrained clean
+.PHONY: study test test-all docs release lock lint types chromium bench lab readme pretrained clean
 .DELETE_ON_ERROR:
 
 # the versions that were tested, for every platform; "make study LOCK=" takes the newest that fit
@@ -76,13 +76,26 @@ chromium:
 docs: $(VENV)/study.stamp
 	$(BIN)/python -c "from fly64_nb.show.docs import write_docs; print(write_docs('_docs'), 'pages: _docs/index.html')"
 
+## "make release VERSION=0.2.0": the version, its entry in the changelog, a commit, a tag, and wheel and sdist in dist/
+release: $(VENV)/dev.stamp
+	@printf '%s' "$(VERSION)" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || { echo "VERSION: found '$(VERSION)'; needed is one such as 0.2.0" >&2; exit 2; }
+	@test -z "$$(git status --porcelain)" || { echo "there are changes that are not committed" >&2; exit 2; }
+	sed -i 's/^version = .*/version = $(VERSION)/' settings.ini
+	sed -i 's/^## Unreleased$$/## Unreleased\n\n## $(VERSION), '"$$(date +%Y-%m-%d)"'/' CHANGELOG.md
+	$(BIN)/nbdev_export
+	git commit --quiet --all --message "Release $(VERSION)"
+	git tag "v$(VERSION)"
+	rm -rf build dist
+	$(BIN)/python -c "from setuptools import build_meta as make; print(make.build_sdist('dist'), make.build_wheel('dist'))" > /dev/null
+	@echo "tagged v$(VERSION); dist/ has what to upload: git push --tags, then twine upload dist/*"
+
 ## every benchmark in one table; BENCH="--full", "--gpu", "--only training", "--output table.md" go to the suite
 bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/suite.py $(BENCH)
 
 ## JupyterLab on the phase notebooks
 lab: $(VENV)/dev.stamp
-	$(BIN)/jupyter lab --notebook-dir nbs
+	$(BIN)/jupyter lab --notebook-dir . --LabApp.default_url=/lab/tree/nbs
 
 ## README.md from its notebook
 readme:
