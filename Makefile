@@ -86,7 +86,7 @@ release: $(VENV)/dev.stamp
 	git commit --quiet --all --message "Release $(VERSION)"
 	git tag "v$(VERSION)"
 	rm -rf build dist
-	$(BIN)/python -c "from setuptools import build_meta as make; print(make.build_sdist('dist'), make.build_wheel('dist'))" > /dev/null
+	$(BIN)/python -m build --no-isolation --outdir dist . > /dev/null
 	@echo "tagged v$(VERSION); dist/ has what to upload: git push --tags, then twine upload dist/*"
 
 ## every benchmark in one table; BENCH="--full", "--gpu", "--only training", "--output table.md" go to the suite
