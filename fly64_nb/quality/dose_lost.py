@@ -409,11 +409,18 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
     lines = [f"At {in_short(dose)} photons per exposure costs most: {'; '.join(costly[:3])}"] if costly else []
     if len(noisy):
         lines.append(f"Within the noise and perhaps nothing: {', '.join(noisy['imperfection'])}")
-    starts, said = begins_to_matter(lost), []
-    words = {"about": "from about {} photons", "at most": "from {} photons or fewer", "more than": "not up to {}"}
-    for _, r in starts.iterrows():
-        said.append(f"{r['imperfection']} ({r['variant']}) {words[r['relation']].format(in_short(r['dose']))}")
-    return [*lines, f"It matters (a fifth of the photons or more is lost): {'; '.join(said)}"] if said else lines
+    starts = begins_to_matter(lost)
+    words = {
+        "about": "from about {} photons",
+        "at most": "from {} photons or fewer",
+        "more than": "less than that up to {}",
+    }
+    said: dict[str, list[str]] = {}
+    for _, r in starts.sort_values("relation", key=lambda names: names == "more than", kind="stable").iterrows():
+        here = words[r["relation"]].format(in_short(r["dose"]))
+        said.setdefault(here, []).append(f"{r['imperfection']} ({r['variant']})")
+    listed = "; ".join(f"{here}: {', '.join(names)}" for here, names in said.items())
+    return [*lines, f"A fifth of the photons or more is lost {listed}"] if said else lines
 
 
 def buy_in_words(row: pd.Series, better: str = "") -> str:
@@ -421,8 +428,6 @@ def buy_in_words(row: pd.Series, better: str = "") -> str:
     what = f"{row['imperfection']} ({row['variant']})"
     if row["relation"] == "never":
         return f"{what}: nothing is reconstructed, and no dose makes up for it"
-    if row["factor"] <= 1:
-        return f"{what}: nothing is lost, and nothing to buy"
     verb = f"{'halving' if np.isclose(row['value'], 2 * row['to']) else 'improving'} it to {better}" if better else ""
     if row["relation"] == "unknown":
         step = f"what {verb} saves is not known: both are outside of what was simulated"
@@ -430,13 +435,13 @@ def buy_in_words(row: pd.Series, better: str = "") -> str:
         step = f"{verb or 'removing it'} saves nothing"
     else:
         saved = times(row["saved"], row["relation"])
-        step = f"{verb} saves as much as {saved}" if better else f"removing it equals {saved}"
+        step = f"{verb} saves as much as {saved}" if better else f"removing it is worth {saved}"
     if row["instead relation"] == ">" and row["instead"] > 1:
-        light = f"up to {factor_in_short(row['instead'])} times the photons do not make up for it: "
+        light = f"even {factor_in_short(row['instead'])} times the photons do not make up for it, so "
         return f"{what}: {step}; {light}mending it is the better buy"
     if row["instead relation"] == ">":
-        return f"{what}: {step}; whether more light would do is not known, as none was simulated"
-    return f"{what}: {step}; {times(row['instead'], row['instead relation'])} would make up for it as well"
+        return f"{what}: {step}; whether more photons would do was not simulated"
+    return f"{what}: {step}; {times(row['instead'], row['instead relation'])} would make up for it, too"
 
 # %% ../../nbs/quality/dose_lost.ipynb #a1281713
 def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
@@ -454,14 +459,15 @@ def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
             lines.append(f"{name} takes it {change}")
         elif "with" in by.index:
             r = by.loc["with"]
-            lines.append(f"{label}: {r['variant']} has its remedy on ({r['remedy']}), and was not run without")
-    for remedy, rows in here[here["lacks"] != ""].groupby("lacks", sort=False):
-        lines.append(f"{rows['method'].iloc[0]} has no remedy for {remedy}")
+            lines.append(f"{label}: {r['variant']} uses its remedy ({r['remedy']}), and was not run without it")
+    for name, rows in here[here["lacks"] != ""].groupby("method", sort=False):
+        lacks = dict.fromkeys(word for words in rows["lacks"] for word in words.split(", "))
+        lines.append(f"{name} has no remedy for {', '.join(lacks)}")
     has = here[(here["remedy"] != "") & (here["lacks"] == "") & (here["side"] == "without")]
     with_one = set(here.loc[here["side"] == "with", "imperfection"])
     for remedy, rows in has[~has["imperfection"].isin(with_one)].groupby("remedy", sort=False):
         name = f"{rows['method'].iloc[0]}+{remedy.replace(', ', '+')}"
-        lines.append(f"The remedy for {remedy} was not asked for: `--methods {name}` adds it")
+        lines.append(f"The remedy for {remedy} was not run; `--methods {name}` adds it")
     if nothing := list(dict.fromkeys(here.loc[here["remedy"] == "", "imperfection"])):
         lines.append(f"No method here has a remedy against {', '.join(nothing)}")
     return lines
@@ -473,8 +479,12 @@ def in_words(lost: pd.DataFrame, view: str, method: str, dose: float | None = No
     if here.empty:
         return []
     dose = dose if dose is not None and dose in set(here["dose"]) else middle_dose(here)
-    buys = []
+    buys, free = [], []
     for _, row in better_buy(here, dose).iterrows():
+        if row["relation"] != "never" and row["factor"] <= 1:
+            free.append(f"{row['imperfection']} ({row['variant']})")
+            continue
         step = here[(here["axis"] == row["axis"]) & (here["value"] == row["to"])]
         buys.append(buy_in_words(row, step["imperfection"].iloc[0] if len(step) else ""))
-    return [*worst_in_words(here, dose), *buys, *remedies_in_words(here, dose)]
+    costs_nothing = [f"Nothing is lost to {', '.join(free)}"] if free else []
+    return [*worst_in_words(here, dose), *buys, *costs_nothing, *remedies_in_words(here, dose)]
