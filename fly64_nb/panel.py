@@ -18,23 +18,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .data.files import write_npz
 from .quality.dose_lost import factor_in_short
+from .quality.metrics import crossing, fourier_ring_correlation
+from .quality.table import NOTHING
 from .results.imperfection import LostDose, dose_lost_of
 from .results.resolve_jobs import outdated, resolve_job
 from .results.resolved import KeptResult, command_for, read_result, result_numbers
 from .results.study import FieldImage, NotMadeError, Study, open_study
 from .engine.job import Job
 from .show.dose_lost import lost_bar, lost_html, lost_limits
+from .show.profiles import show_correlations, show_profiles
 from .show.style import AMPLITUDE, ERROR, PHASE, add_scale_bar, method_styles, robust_limits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['CHANNELS', 'LEFT', 'TOP', 'BOTTOM', 'GAP', 'BAR', 'LOOK', 'Window', 'arrange', 'channel_of', 'channel_limits',
-           'panel_grid', 'draw_panels', 'metrics_html', 'log_html', 'link_html', 'notebook_html', 'log_text',
-           'dose_lost_html', 'halves_figure', 'inline_html', 'halves_html', 'describe_window', 'describe_panels',
-           'choice', 'axis_controls', 'display_controls', 'embed', 'window_in', 'Explorer', 'explore']
+__all__ = ['CHANNELS', 'LEFT', 'TOP', 'BOTTOM', 'GAP', 'BAR', 'LOOK', 'Window', 'Pixel', 'arrange', 'channel_of',
+           'channel_limits', 'panel_grid', 'draw_panels', 'best_of', 'metrics_html', 'log_html', 'link_html',
+           'notebook_html', 'log_text', 'dose_lost_html', 'halves_figure', 'inline_html', 'halves_html',
+           'describe_window', 'describe_panels', 'choice', 'axis_controls', 'display_controls', 'embed', 'window_in',
+           'values_html', 'profiles_html', 'correlations_html', 'save_picture', 'Explorer', 'explore']
 
 # %% ../nbs/panel.ipynb #3419a664
 def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
@@ -162,14 +167,33 @@ LOOK = (
 )
 
 
+_LEAST, _NEAREST_ONE = ("mae", "mse", "rmse"), ("contrast",)
+_MOST = ("ssim", "ms_ssim", "psnr", "frc50")
+
+
+def best_of(table: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Best method of each metric that says which is better, by channel and metric; a flat image takes no part."""
+    methods, found = [name for name in table if name != NOTHING], {}
+    for (channel, metric), values in table[methods].iterrows():
+        values = values.dropna().astype(float)
+        if len(values) < 2 or metric not in (*_LEAST, *_NEAREST_ONE, *_MOST):
+            continue
+        score = -values if metric in _LEAST else -abs(values - 1) if metric in _NEAREST_ONE else values
+        found[channel, metric] = str(score.idxmax())
+    return found
+
+# %% ../nbs/panel.ipynb #3290d32e
 def metrics_html(table: pd.DataFrame, chosen: str, caption: str) -> str:
     """The metrics of a condition as an HTML table that scrolls by itself.
 
-    A row a metric, a column a method; the chosen one is marked.
+    A row a metric, a column a method; the chosen one is marked, the best of a row is bold.
     """
-    flat = table.rename(columns={chosen: f"▸ {chosen}"}).set_axis([" ".join(row) for row in table.index])
-    flat = flat.rename_axis(columns="metric")
-    rows = flat.to_html(float_format="{:.4g}".format, na_rep="–", border=0, justify="right", classes="fly64")
+    cells = table.astype(object).map(lambda value: "–" if value != value else f"{value:.4g}")
+    for place, name in best_of(table).items():
+        cells.loc[place, name] = f"<b>{cells.loc[place, name]}</b>"
+    heads = {name: html.escape(f"▸ {name}" if name == chosen else name) for name in table}
+    flat = cells.rename(columns=heads).set_axis([" ".join(row) for row in table.index]).rename_axis(columns="metric")
+    rows = flat.to_html(escape=False, border=0, justify="right", classes="fly64")
     return (
         f"{LOOK}<p>{html.escape(caption)}</p><div tabindex='0' role='region' aria-label='metrics of this condition' "
         f"style='max-height:36em;overflow:auto;line-height:1.4;font-size:.8em'>{rows}</div>"
@@ -350,6 +374,53 @@ def window_in(kept: Window | None, extent: Window) -> Window | None:
         return kept
     return None
 
+# %% ../nbs/panel.ipynb #f2dd2921
+Pixel = tuple[int, int]  # row and column in the object
+
+
+def values_html(images: Mapping[str, FieldImage], names: Sequence[str], channel: str, at: Pixel) -> str:
+    """Values of a channel at a pixel, as a table of one row."""
+    truth = images["truth"]
+    row, column = (at[k] - truth.origin[k] for k in (0, 1))
+    cells = {name: channel_of(images[name], channel)[row, column] for name in names}
+    nm = (truth.pixel_size_m or float("nan")) * 1e9
+    where = f"row {at[0]}, column {at[1]} px"
+    where += f" ({row * nm:.0f}, {column * nm:.0f} nm into the field)" if nm == nm else ""
+    heads = "".join(f"<th scope='col'>{html.escape(name)}</th>" for name in cells)
+    numbers = "".join(f"<td>{value:.4g}</td>" for value in cells.values())
+    return (
+        f"{LOOK}<table class='fly64'><caption>{html.escape(CHANNELS[channel][0])} at {where}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody><tr>{numbers}</tr></tbody></table>"
+    )
+
+
+def profiles_html(images: Mapping[str, FieldImage], names: Sequence[str], channel: str, at: Pixel, styles: Any) -> str:
+    """Profiles through a pixel as a picture; of errors without the truth, which has none."""
+    shown = {n: channel_of(images[n], channel) for n in names if n != "truth" or not channel.endswith("error")}
+    figure = show_profiles(shown, at, CHANNELS[channel][0], styles, images["truth"].origin)
+    return inline_html(figure, f"{channel} along row {at[0]} and column {at[1]} of {', '.join(shown)}")
+
+
+def correlations_html(images: Mapping[str, FieldImage], names: Sequence[str], styles: Any) -> str:
+    """Correlation of each method with the truth as a picture."""
+    truth, curves = images["truth"], {}
+    for name in (name for name in names if name != "truth"):
+        frequency, correlation = fourier_ring_correlation(truth.image, images[name].image)
+        curves[name] = frequency, correlation, crossing(frequency, correlation, 0.5)
+    words = ", ".join(f"{name} up to {frc:.3f} cycles per pixel" for name, (_, _, frc) in curves.items())
+    return inline_html(show_correlations(curves, styles, truth.pixel_size_m), f"correlation above one half: {words}")
+
+# %% ../nbs/panel.ipynb #bdf05bc2
+def save_picture(
+    figure: Figure, images: Mapping[str, FieldImage], names: Sequence[str], channel: str, stem: Path
+) -> list[Path]:
+    """Write what is shown as PNG, and the arrays behind it as NPZ; returns the files."""
+    picture, numbers = stem.with_suffix(".png"), stem.with_suffix(".npz")
+    figure.savefig(picture, dpi=200)
+    arrays = {name: channel_of(images[name], channel) for name in names}
+    write_npz(numbers, {**arrays, "origin": np.array(images["truth"].origin)})
+    return [picture, numbers]
+
 # %% ../nbs/panel.ipynb #b3c8186a
 class Explorer(widgets.VBox):
     """The panel that `explore` shows.
@@ -364,8 +435,12 @@ class Explorer(widgets.VBox):
     message, words, metrics, lost, halves, links, log_box : widgets
         Why something is missing; the picture in words; the table; what imperfections cost; what halves of the photons
         say, once it is opened; the executed notebook; the log.
+    values, curves, save : widgets
+        Values at the cross hair; profiles and correlations, once they are opened; the button that writes files.
     window : (left, right, bottom, top) or None
         What a zoom has chosen in object pixels; None: everything.
+    at : (int, int) or None
+        Row and column in the object of the cross hair.
     """
 
     def __init__(self, study: Study, width: float = 6.8):
@@ -381,11 +456,19 @@ class Explorer(widgets.VBox):
         self._lost: dict[str, LostDose | None] = {}
         self.halves = widgets.Accordion([widgets.HTML()], titles=("Without a truth: halves of the photons",))
         self.halves.observe(self._show_halves, "selected_index")
+        self.at: Pixel | None = None
+        self.values, self.saved = widgets.HTML(), widgets.HTML()
+        titles = "Profiles through the cross hair", "Correlation with the truth"
+        self.curves = widgets.Accordion([widgets.HTML(), widgets.HTML()], titles=titles)
+        self.curves.observe(self._show_curves, "selected_index")
+        self.save = widgets.Button(description="Save", tooltip="write the picture (PNG) and its arrays (NPZ) here")
+        self.save.on_click(self._save)
         self.links = widgets.Output()
         super().__init__(self._rows())
         for name, control in self.controls.items():
             control.observe(self._show_job if name == "job" else self._show, "value")
         self.canvas.mpl_connect("resize_event", self._show)
+        self.canvas.mpl_connect("button_press_event", self._place)
         self._show()
 
     def _rows(self) -> list[widgets.Widget]:
@@ -401,6 +484,8 @@ class Explorer(widgets.VBox):
             widgets.HBox(shown, layout=wrap),
             self.message,
             widgets.HBox([picture, self.metrics], layout=wrap),
+            widgets.HBox([self.save, self.saved, self.values], layout=wrap),
+            self.curves,
             *([self.lost] if self.study.axes else []),
             self.halves,
             widgets.HBox([self.controls["job"], self.links], layout=wrap),
@@ -434,9 +519,64 @@ class Explorer(widgets.VBox):
         self.canvas.layout.display = None if self.images else "none"
         self.panels = self._draw() if self.images else []
         self._note_window()
+        self._show_values()
+        self._show_curves()
         self._show_lost()
         self._show_halves()
         self._show_job()
+
+    @property
+    def names(self) -> list[str]:
+        """The truth and the methods that are shown."""
+        method, beside = self.controls["method"].value, self.controls["beside"].value
+        return [n for n in self.images if n in ("truth", method, beside) or beside == "all methods"]
+
+    def _cross(self) -> Pixel | None:
+        """Where the cross hair is; None if there is none in this field."""
+        if self.at is None or not self.images:
+            return None
+        truth = self.images["truth"]
+        inside = all(0 <= self.at[k] - truth.origin[k] < truth.image.shape[k] for k in (0, 1))
+        return self.at if inside else None
+
+    def _place(self, event: Any) -> None:
+        """Put the cross hair where somebody clicked, unless the click was for a tool."""
+        if event.inaxes in self.panels and not self.canvas.toolbar.mode:
+            self.at = round(event.ydata), round(event.xdata)
+            self._show()
+
+    def _show_values(self) -> None:
+        """Show the values at the cross hair, or how to place it."""
+        if not self.images:
+            self.values.value = ""
+        elif at := self._cross():
+            self.values.value = values_html(self.images, self.names, self.controls["channel"].value, at)
+        else:
+            self.values.value = "<small>A click into a panel shows the values there.</small>"
+
+    def _show_curves(self, *_: Any) -> None:
+        """Draw profiles or correlations, while they are open."""
+        open_one, channel, made = self.curves.selected_index, self.controls["channel"].value, ["", ""]
+        if self.images and open_one == 0:
+            if at := self._cross():
+                made[0] = profiles_html(self.images, self.names, channel, at, self.styles)
+            else:
+                made[0] = "<p>A click into a panel places the cross hair.</p>"
+        elif self.images and open_one == 1:
+            made[1] = correlations_html(self.images, self.names, self.styles)
+        for child, text in zip(self.curves.children, made):
+            child.value = text
+
+    def _save(self, *_: Any) -> None:
+        """Write what is shown below the folder that the notebook runs in."""
+        channel = self.controls["channel"].value
+        words = [str(value) for value in self.asked.values()]
+        stem = Path(f"{self.study.path.name}_{'_'.join(words)}_{channel}".replace(" ", "_").replace(".", "p"))
+        try:
+            said = f"wrote {' and '.join(map(str, save_picture(self.figure, self.images, self.names, channel, stem)))}"
+        except (OSError, KeyError) as reason:  # no folder to write into; nothing is shown
+            said = f"not written: {reason}"
+        self.saved.value = f"<small role='status'>{html.escape(said)}</small>"
 
     def _show_lost(self) -> None:
         """Show what imperfections cost the chosen method in the chosen view; of each split it is computed once."""
@@ -461,9 +601,12 @@ class Explorer(widgets.VBox):
 
     def _draw(self) -> list[Axes]:
         """Draw the panels at the zoom that there was, as far as this field has it."""
-        method, beside = self.controls["method"].value, self.controls["beside"].value
-        names = [n for n in self.images if n in ("truth", method, beside) or beside == "all methods"]
-        panels = draw_panels(self.figure, self.images, self.controls["channel"].value, method, names, self.styles)
+        method, channel = self.controls["method"].value, self.controls["channel"].value
+        panels = draw_panels(self.figure, self.images, channel, method, self.names, self.styles)
+        if at := self._cross():
+            for ax in panels:
+                ax.axhline(at[0], color="w", lw=0.8, ls="--")
+                ax.axvline(at[1], color="w", lw=0.8, ls="--")
         kept = window_in(self.window, self.images["truth"].extent)
         self.canvas.toolbar.update()
         self.canvas.toolbar.push_current()  # what its home button returns to
