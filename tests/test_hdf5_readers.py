@@ -538,3 +538,20 @@ def test_names_in_a_damaged_group_end_in_a_refusal_or_names(tmp_path):
         except FormatError:
             refused += 1
     assert refused > 3
+
+
+def test_numbers_that_claim_another_size_are_refused(tmp_path):
+    """A damaged size of complex numbers, on which HDF5 reads beyond its memory and dies."""
+    path = tmp_path / "wide.h5"
+    noise = np.random.default_rng(0).standard_normal((50, 54, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    with h5py.File(path, "w") as file:
+        file.create_dataset("object", data=noise, chunks=(25, 54), compression="lzf")
+    content = path.read_bytes()
+    kept = [head for head in (b"\x16\x02\x00\x00", b"\x36\x02\x00\x00") if head + b"\x08\0\0\0" in content]
+    assert kept  # two members in 8 bytes
+    path.write_bytes(content.replace(kept[0] + b"\x08\0\0\0", kept[0] + b"\x08\0\x20\0"))
+    with (
+        hdf5.opened(path) as file,
+        pytest.raises(FormatError, match="found 2097160 bytes for each complex64; needed 8"),
+    ):
+        hdf5.read_array(file, "object", complex=True)

@@ -469,6 +469,10 @@ def dataset_at(file: Any, key: str, all_of_it: bool = False) -> Any:
         if found.dtype.hasobject or found.dtype.kind not in "fiubcV" or found.shape is None:
             kind = "text or objects" if found.dtype.hasobject or found.dtype.kind in "SUO" else f"dtype {found.dtype}"
             raise FormatError(path, key, kind, "numbers")
+        stored = found.id.get_type().get_size()  # of complex numbers h5py tells that of the numbers alone
+        if found.dtype.kind in "cV" and stored != found.dtype.itemsize:  # HDF5 reads beyond its chunks
+            found_type = f"{stored} bytes for each {found.dtype}"
+            raise FormatError(path, key, found_type, f"{found.dtype.itemsize}")
         if not members_apart(found.dtype):  # HDF5 writes beyond the memory that such a type is given
             raise FormatError(path, key, f"dtype {found.dtype} with members over each other", "members that lie apart")
         _check_place(path, key, found)
