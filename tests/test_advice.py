@@ -159,7 +159,7 @@ def test_the_command_answers_from_a_study_and_converts_units(copy):
     assert "Cheapest: " in answer and "photons per pixel" in answer
     advice = advise_study(copy, phase_rmse=0.1)
     assert set(advice.overlaps) == set(VIEWS) and advice.doses["photons_per_pixel"].gt(0).all()
-    assert answer.strip().endswith(advice.cheapest())
+    assert answer.startswith(advice.cheapest())
     assert len(show_advice(advice).axes) == 3  # two methods, without the one that saw the truth, and the colour bar
     assert "left out: Supervised, shown the truth" in answer
     told = fly64("advise", copy, "--phase-rmse", "0.1", "--with-truth-trained").stdout
@@ -171,7 +171,7 @@ def test_the_command_answers_from_a_study_and_converts_units(copy):
     options = {"--resolution-px": 2.5, "--resolution-nm": 2.5 * pixel}
     px, nm = (fly64("advise", copy, option, f"{value:g}").stdout for option, value in options.items())
     assert f"{2.5 * pixel:g} nm is 2.50 px" in nm and "half period of 2.50 px" in px
-    assert px.splitlines()[-1] == nm.splitlines()[-1]
+    assert px.splitlines()[0] == nm.splitlines()[0]
 
 
 def test_without_a_wish_the_command_answers_as_the_report_and_the_run_do(study, copy):
