@@ -451,15 +451,17 @@ def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
         by = rows.set_index("side")
         if set(by.index) >= {"with", "without"}:
             off, on = by.loc["without"], by.loc["with"]
-            name, change = f"{label}: {on['remedy']} ({on['variant']})", f"from {_times(off)} to {_times(on)}"
+            what = "remedies" if "," in on["remedy"] else on["remedy"]
+            name, change = f"{label}: {what} ({on['variant']})", f"from {_times(off)} to {_times(on)}"
             if not (off["relation"] or on["relation"]):
                 back = off["factor"] / on["factor"]
                 worth = f"worth {factor_in_short(back)} times the photons" if back > 1 else "no gain"
                 change += f", {worth}"
-            lines.append(f"{name} takes it {change}")
+            lines.append(f"{name} {'take' if what == 'remedies' else 'takes'} it {change}")
         elif "with" in by.index:
             r = by.loc["with"]
-            lines.append(f"{label}: {r['variant']} uses its remedy ({r['remedy']}), and was not run without it")
+            uses = "the remedies that it has" if "," in r["remedy"] else f"its remedy ({r['remedy']})"
+            lines.append(f"{label}: {r['variant']} uses {uses}, and was not run without")
     for name, rows in here[here["lacks"] != ""].groupby("method", sort=False):
         lacks = dict.fromkeys(word for words in rows["lacks"] for word in words.split(", "))
         lines.append(f"{name} has no remedy for {', '.join(lacks)}")

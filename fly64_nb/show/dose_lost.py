@@ -56,7 +56,9 @@ def _factor_cell(row: pd.Series, limits: tuple[float, float], write: Callable[[f
 
 def _name_cell(row: pd.Series) -> Markup:
     """An imperfection, and in small type what is done about it."""
-    done = f"with {row['remedy']} ({row['variant']})" if row["side"] == "with" else row["variant"]
+    # of several imperfections at once a method need not have every remedy on: its name says which
+    remedy = "remedies" if "," in row["remedy"] else row["remedy"]
+    done = f"with {remedy} ({row['variant']})" if row["side"] == "with" else row["variant"]
     lacks = f", no remedy for {row['lacks']}" if row["lacks"] else ""
     return Markup("{} <small>{}{}</small>").format(row["imperfection"], done, lacks)
 

@@ -142,7 +142,7 @@ def heatmaps_html(
     why_missing : callable
         Of (row, column, name): why there is no number.
     spreads : mapping of name to DataFrame, optional
-        Standard deviations, shown as ``±`` where they are finite.
+        Standard deviations, shown as ``±`` where they are finite; what is missing in one is not known.
     row_label, write_row, write_column, foot
         What the rows are, with their unit; a value of either axis as text; a line of text below.
     is_nothing : callable
@@ -152,7 +152,8 @@ def heatmaps_html(
     rows = dict.fromkeys(itertools.chain(*sorted((t.index for t in means.values()), key=len, reverse=True)))
 
     def cell(name: str, row: Any, column: Any) -> Markup:
-        value, spread = (t[name][column].get(row, np.nan) if t else np.nan for t in (means, spreads))
+        both = means[name], (spreads or {}).get(name, pd.DataFrame())
+        value, spread = (t[column].get(row, np.nan) if column in t else np.nan for t in both)
         if np.isfinite(value):
             colours, links = paint(value, low, high, cmap), cell_links(row, column, name)
             return _number_cell(value, spread, colours, links, is_nothing(row, column, name))
