@@ -400,9 +400,15 @@ def _times(row: pd.Series) -> str:
     return times(row["factor"], row["relation"], row["low"], row["high"])
 
 # %% ../../nbs/quality/dose_lost.ipynb #c03d4730
+def _is_open(rows: pd.DataFrame, below: float) -> pd.Series:
+    """Whether all that is known of a factor is that it is more than one that is below this: the ideal curve ends."""
+    return (rows["relation"] == ">") & (rows["factor"] <= below)
+
+
 def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
     """What hurts most at a dose, and from which dose each imperfection matters; rows are of one view and method."""
     worst = hurts_most(lost, dose)
+    worst = worst[(worst["factor"] > 1) | (worst["relation"] == "never")]
     first = worst.drop_duplicates("imperfection")
     costly = [f"{r['imperfection']} ({_times(r)}, {r['variant']})" for _, r in first.iterrows()]
     noisy = first[(first["low"] <= 1) & (first["high"] >= 1)]
@@ -415,14 +421,17 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
         "at most": "from {} photons or fewer",
         "more than": "less than that up to {}",
     }
+    never_known = lost[["imperfection", "variant"]].assign(open=_is_open(lost, MATTERS))
+    never_known = never_known.groupby(["imperfection", "variant"])["open"].all()
     said: dict[str, list[str]] = {}
     for _, r in starts.sort_values("relation", key=lambda names: names == "more than", kind="stable").iterrows():
-        here = words[r["relation"]].format(in_short(r["dose"]))
+        unknown = r["relation"] == "more than" and never_known[r["imperfection"], r["variant"]]
+        here = "not known" if unknown else words[r["relation"]].format(in_short(r["dose"]))
         said.setdefault(here, []).append(f"{r['imperfection']} ({r['variant']})")
     listed = "; ".join(f"{here}: {', '.join(names)}" for here, names in said.items())
     return [*lines, f"A fifth of the photons or more is lost {listed}"] if said else lines
 
-
+# %% ../../nbs/quality/dose_lost.ipynb #cb8609a2
 def buy_in_words(row: pd.Series, better: str = "") -> str:
     """A row of `better_buy` as a sentence; `better` is the label of the better value."""
     what = f"{row['imperfection']} ({row['variant']})"
@@ -474,19 +483,25 @@ def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
         lines.append(f"No method here has a remedy against {', '.join(nothing)}")
     return lines
 
-
+# %% ../../nbs/quality/dose_lost.ipynb #cf098730
 def in_words(lost: pd.DataFrame, view: str, method: str, dose: float | None = None) -> list[str]:
     """What a map of dose lost says of a method in a view, a sentence each, at a dose that it has, or its middle one."""
     here = lost[(lost["view"] == view) & (lost["method"] == method)]
     if here.empty:
         return []
     dose = dose if dose is not None and dose in set(here["dose"]) else middle_dose(here)
-    buys, free = [], []
+    at, buys, free = here[here["dose"] == dose], [], []
+    unknown = [f"{r['imperfection']} ({r['variant']})" for _, r in at[_is_open(at, 1.0)].iterrows()]
     for _, row in better_buy(here, dose).iterrows():
+        if f"{row['imperfection']} ({row['variant']})" in unknown:
+            continue
         if row["relation"] != "never" and row["factor"] <= 1:
             free.append(f"{row['imperfection']} ({row['variant']})")
             continue
         step = here[(here["axis"] == row["axis"]) & (here["value"] == row["to"])]
         buys.append(buy_in_words(row, step["imperfection"].iloc[0] if len(step) else ""))
     costs_nothing = [f"Nothing is lost to {', '.join(free)}"] if free else []
+    if unknown:
+        why = "no ideal experiment with fewer photons was compared"
+        costs_nothing.append(f"How much is lost to {', '.join(unknown)} is not known, since {why}")
     return [*worst_in_words(here, dose), *buys, *costs_nothing, *remedies_in_words(here, dose)]
