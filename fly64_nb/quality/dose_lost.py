@@ -419,7 +419,7 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
     words = {
         "about": "from about {} photons",
         "at most": "from {} photons or fewer",
-        "more than": "less than that up to {}",
+        "more than": "not up to {} photons",
     }
     never_known = lost[["imperfection", "variant"]].assign(open=_is_open(lost, MATTERS))
     never_known = never_known.groupby(["imperfection", "variant"])["open"].all()
@@ -428,8 +428,8 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
         unknown = r["relation"] == "more than" and never_known[r["imperfection"], r["variant"]]
         here = "not known" if unknown else words[r["relation"]].format(in_short(r["dose"]))
         said.setdefault(here, []).append(f"{r['imperfection']} ({r['variant']})")
-    listed = "; ".join(f"{here}: {', '.join(names)}" for here, names in said.items())
-    return [*lines, f"A fifth of the photons or more is lost {listed}"] if said else lines
+    listed = "; ".join(f"{', '.join(names)}: {here}" for here, names in said.items())
+    return [*lines, f"A fifth of the photons or more is lost to {listed}"] if said else lines
 
 # %% ../../nbs/quality/dose_lost.ipynb #cb8609a2
 def buy_in_words(row: pd.Series, better: str = "") -> str:
