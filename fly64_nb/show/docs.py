@@ -100,9 +100,10 @@ def write_notebook(site: Site, name: PurePosixPath) -> tuple[str, str, str | Non
     return title, summary[1] if summary else "", module
 
 # %% ../../nbs/show/docs.ipynb #13cd22b6
-def _row(name: PurePosixPath, title: str, summary: str) -> str:
+def _row(address: str, title: str, summary: str) -> str:
+    """An entry of a list: a link, and what it leads to in words that may hold code."""
     words = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(summary))
-    return f'<li><a href="notebooks/{name.with_suffix(".html")}">{html.escape(title)}</a>: {words}</li>'
+    return f'<li><a href="{address}">{html.escape(title)}</a>: {words}</li>'
 
 
 def write_lists(site: Site, found: Mapping[PurePosixPath, tuple[str, str, str | None]]) -> None:
@@ -111,10 +112,9 @@ def write_lists(site: Site, found: Mapping[PurePosixPath, tuple[str, str, str | 
     modules = []
     for name, (title, summary, module) in found.items():
         section = GUIDE if name.parts[0] == GUIDE else section_of(name)
-        sections.setdefault(section, []).append(_row(name, title, summary))
+        sections.setdefault(section, []).append(_row(f"notebooks/{name.with_suffix('.html')}", title, summary))
         if module:
-            words = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(summary))
-            modules.append(f'<li><a href="api/{module}.html"><code>fly64_nb.{module}</code></a>: {words}</li>')
+            modules.append(_row(f"api/{module}.html", f"fly64_nb.{module}", summary))
     site.write("guide.html", "Guide", f"<ul>{''.join(sections.pop(GUIDE, []))}</ul>", "guide")
     lists = "".join(f"<h2>{html.escape(title)}</h2><ul>{''.join(rows)}</ul>" for title, rows in sections.items())
     words = "<p>The package is written as notebooks, each the source of one module.</p>"
