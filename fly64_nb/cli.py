@@ -1671,7 +1671,7 @@ def advise(study: StudyRoot, **options: Any) -> None:
         study = study.resolve()
         wanted, converted = wanted_quality(study, options)
         split, told = options["split"], options["with_truth_trained"]
-        form = options["format"]
+        form, data = options["format"], as_data(options["format"])
         if options["imperfection"]:
             if wanted or any(options[one.name] for one in PLAN):
                 raise ValueError("found --imperfection and a wanted quality or a plan; needed is one of them")
@@ -1681,7 +1681,7 @@ def advise(study: StudyRoot, **options: Any) -> None:
         advice = advise_study(study, split=split, with_truth_trained=told, **wanted)
         answered = not wanted and not told
         said = f"answer: {open_study(study).answer(split).sentence()}" if answered else advice.cheapest()
-        if as_data(form):
+        if data:
             tables = {"doses": advice.doses, "overlaps": advice.needed_overlaps}
             return write_data(form, **tables, wanted=str(advice.wanted), said=said)
         tell(said)

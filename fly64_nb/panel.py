@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ['CHANNELS', 'LEFT', 'TOP', 'BOTTOM', 'GAP', 'BAR', 'LOOK', 'Window', 'Pixel', 'arrange', 'channel_of',
            'channel_limits', 'panel_grid', 'draw_panels', 'best_of', 'metrics_html', 'log_html', 'link_html',
            'notebook_html', 'log_text', 'dose_lost_html', 'halves_figure', 'inline_html', 'halves_html',
-           'describe_window', 'describe_panels', 'choice', 'axis_controls', 'display_controls', 'embed', 'window_in',
-           'values_html', 'profiles_html', 'correlations_html', 'save_picture', 'Explorer', 'explore']
+           'describe_window', 'describe_panels', 'choice', 'slider', 'axis_controls', 'display_controls', 'embed',
+           'window_in', 'values_html', 'profiles_html', 'correlations_html', 'save_picture', 'Explorer', 'explore']
 
 # %% ../nbs/panel.ipynb #3419a664
 def arrange(panels: int, aspect: float, width: float, height: float, gap: float = 0.3) -> tuple[int, int, float]:
@@ -320,7 +320,13 @@ def choice(name: str, options: Sequence[Any], tooltip: str) -> widgets.Dropdown:
     return widgets.Dropdown(options=options, description=name, tooltip=tooltip, **look)
 
 
-def axis_controls(study: Study) -> dict[str, widgets.Dropdown]:
+def slider(name: str, options: Sequence[Any], tooltip: str) -> widgets.SelectionSlider:
+    """A labelled slider over values that have an order."""
+    look = {"layout": {"width": "16em"}, "style": {"description_width": "initial"}}
+    return widgets.SelectionSlider(options=options, description=name, tooltip=tooltip, **look)
+
+
+def axis_controls(study: Study) -> dict[str, widgets.Dropdown | widgets.SelectionSlider]:
     """What a condition is chosen by, by the names of the axes; further axes begin at their neutral value."""
     d = study.design
     further = {
@@ -332,7 +338,7 @@ def axis_controls(study: Study) -> dict[str, widgets.Dropdown]:
         for axis in study.axes
     }
     return {
-        "dose": choice("dose", [(f"{dose:g}", dose) for dose in d.doses], "mean photons per exposure"),
+        "dose": slider("dose", [(f"{dose:g}", dose) for dose in d.doses], "mean photons per exposure"),
         "view": choice("view", d.views, "which scan positions are used"),
         **further,
         "split": choice("split", d.splits[::-1], "which half of the field"),

@@ -59,15 +59,16 @@ __all__ = ['HEATMAPS', 'IN_FULL', 'OVER_LIMIT', 'OWN_PAGE', 'RELATIONS', 'CHANNE
            'incomplete', 'answer_html', 'notebook_links', 'headline_html', 'Measure', 'by_method', 'metric_heatmaps',
            'further_heatmaps', 'lost_tables', 'lost_noise', 'lost_figures', 'arena_html', 'course_html', 'arena_figure',
            'dose_advice_html', 'overlap_advice_html', 'all_records', 'left_out', 'evidence_html', 'manifests_html',
-           'overlap_table', 'if_made', 'gallery', 'field_photons', 'scan_light', 'learning_curves', 'convergence',
-           'invented_html', 'flat_object_figure', 'no_flat_object', 'predicted_html', 'predicted_in_words',
-           'build_report_job']
+           'overlap_table', 'if_made', 'gallery', 'swipe_of', 'field_photons', 'scan_light', 'learning_curves',
+           'convergence', 'invented_html', 'flat_object_figure', 'no_flat_object', 'predicted_html',
+           'predicted_in_words', 'build_report_job']
 
 # %% ../nbs/07_report.ipynb #05eeffb3
 from .show.pages import Links, axis_value, heatmaps_html, link, table_html
 from .show.prior import show_flat_objects
+from .show.swipe import Swipe, keep_pixels, swipe_html
 from .study.condition import Condition
-from .study.layout import Layout
+from .study.layout import Layout, dose_folder
 
 # %% ../nbs/07_report.ipynb #467c7fee
 def _conditions(conditions: pd.MultiIndex, everything: pd.MultiIndex) -> str:
@@ -851,6 +852,62 @@ def gallery(study: Study, rows: Mapping[str, Condition], channel: str, where: st
     seed = f", seed {study.design.seeds[0]}" if study.design.replicates > 1 else ""
     title = f"{channel.capitalize()} at {where}{seed}: {truth.shape[0]} x {truth.shape[1]} px"
     return images.show_gallery(shown, list(rows), columns, title, unit, cmap, limits, study.pixel_size_m)
+
+# %% ../nbs/07_report.ipynb #20ec9a3b
+def _swipe_limits(
+    study: Study, conditions: Mapping[tuple[float, str], Any]
+) -> dict[tuple[str, float], tuple[float, float]]:
+    """Numbers at the ends of the colours by channel and dose: those of the truth; of errors for each dose its own."""
+    truth = next(iter(conditions.values()))["truth"]
+    limits: dict[tuple[str, float], tuple[float, float]] = {}
+    for dose in dict.fromkeys(dose for dose, _ in conditions):
+        errors = [
+            np.abs(image.phase_error).ravel()
+            for (at, _), made in conditions.items() for name, image in made.items() if at == dose and name != "truth"
+        ]  # fmt: skip
+        span = float(np.percentile(np.concatenate(errors), 98))
+        limits |= {
+            ("phase", dose): style.robust_limits(truth.phase),
+            ("amplitude", dose): style.robust_limits(truth.amplitude),
+            ("phase error", dose): (-span, span),
+        }
+    return limits
+
+# %% ../nbs/07_report.ipynb #848d2720
+def swipe_of(study: Study, folder: Path, split: str = "test") -> Swipe | None:
+    """Pictures of every dose and view, at neutral values, of the first noise seed; None if there is nothing yet.
+
+    The pictures are written below `folder`.
+    """
+    d = study.design
+    asked = {(dose, view): study.condition(dose, view, split) for dose, view in itertools.product(d.doses, d.views)}
+    found = {key: if_made(study.reconstructions, **condition.values()) for key, condition in asked.items()}
+    made = {key: one for key, one in found.items() if one}
+    if not made:
+        return None
+    swipe = Swipe([f"{dose:g}" for dose in d.doses], d.views, ["truth", *study.methods], list(CHANNELS))
+    limits = _swipe_limits(study, made)
+    for (dose, view), one in made.items():
+        where: dict[str, Any] = asked[dose, view].values()
+        row, errors = f"{dose:g}", if_made(study.table, **where)
+        for name, image in one.items():
+            for channel, (unit, cmap) in CHANNELS.items():
+                if name == "truth" and f"truth/{channel}" in swipe.pictures:
+                    continue
+                of_row = channel == "phase error"
+                shown = (
+                    np.zeros_like(image.phase)
+                    if of_row and name == "truth"
+                    else getattr(image, channel.replace(" ", "_"))
+                )
+                file = f"{channel}_{dose_folder(dose)}_{view}_{name}".replace(" ", "_")
+                kept = keep_pixels(shown, limits[channel, dose], cmap, folder, file)
+                swipe.add(row, view, name, channel, kept)
+                swipe.scale(channel, limits[channel, dose], cmap, unit, row if of_row else None)
+        rmse = {} if errors is None else errors.loc[("phase", "rmse")]
+        words = {name: f"phase RMSE {rmse[name]:.3f} rad" for name in one if name in rmse}
+        swipe.say(row, view, words, study.notebook_page(study.job(**where)))
+    return swipe
 
 # %% ../nbs/07_report.ipynb #7bf71d95
 Positions = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -278,9 +278,9 @@ def light_per_dose(study: str | Path, design: StudyDesign, split: str) -> dict[s
 
 # %% ../../nbs/quality/advice.ipynb #5d0c3c5a
 def in_short(number: float) -> str:
-    """A positive number to two figures, in few characters: ``60``, ``2.3e3``."""
+    """A positive number to two figures: ``60``, ``2300``; from a million on, or below 0.01, as ``2.3e6``."""
     mantissa, exponent = f"{number:.1e}".split("e")
-    return f"{float(f'{number:.1e}'):g}" if -2 <= int(exponent) < 3 else f"{float(mantissa):g}e{int(exponent)}"
+    return f"{float(f'{number:.1e}'):g}" if -2 <= int(exponent) < 6 else f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _interval(low: float, high: float) -> str:

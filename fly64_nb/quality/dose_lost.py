@@ -392,7 +392,7 @@ def times(value: float, relation: str = "", low: float = np.nan, high: float = n
 
 
 def factor_in_short(factor: float) -> str:
-    """A factor to two figures: ``3.1``, ``14``, ``2.3e3``."""
+    """A factor to two figures: ``3.1``, ``14``, ``2300``."""
     return in_short(factor) if factor > 0 else "0"
 
 

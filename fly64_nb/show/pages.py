@@ -103,8 +103,8 @@ def colour_bar(low: float, high: float, cmap: str, label: str) -> Markup:
 
 # %% ../../nbs/show/pages.ipynb #83223f68
 def axis_value(value: Any) -> str:
-    """A value of an axis as text: numbers in their shortest form, such as ``1e+06``; other values as they are."""
-    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
+    """A value of an axis as text: numbers in their shortest form, such as ``1e6``; other values as they are."""
+    return f"{value:g}".replace("e+0", "e") if isinstance(value, (int, float, np.number)) else str(value)
 
 
 def _number_cell(value: float, spread: float, colours: str, links: Links, nothing: bool) -> Markup:

@@ -47,15 +47,15 @@ class Frame:
 
     Attributes
     ----------
-    study : str
-        The study's name, in the title of each page.
+    name : str
+        Of the site, in the title of each page: the study's, or the package's.
     about : str
-        The study in a sentence, for search engines and previews.
+        What the site is about in a sentence, for search engines and previews.
     pages : mapping
         Of file names, without ending, to what the bar calls them.
     """
 
-    study: str
+    name: str
     about: str
     pages: Mapping[str, str]
 
@@ -75,7 +75,7 @@ class Frame:
 
     def page(self, title: str, body: str, up: str = "", here: str = "") -> str:
         """A whole page around HTML."""
-        titled = self.study if title == self.study else f"{title} · {self.study}"
+        titled = self.name if title == self.name else f"{title} · {self.name}"
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -152,6 +152,8 @@ def with_pictures(body: str, report: Path, site: Path) -> str:
         target = site / path.relative_to(report)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+        if 'class="pixels"' in before:  # is told its size, and shown large already
+            return found[0]
         width, height = picture_size(path)
         size = f' width="{width}" height="{height}"' if width else ""
         shown = f'<img{before} src="{source}"{size} loading="lazy"{after}>'
@@ -208,7 +210,7 @@ def write_plain_evidence(one: Evidence, report: Path, site: Path, frame: Frame) 
 
 def _write_page(name: str, page: NotebookNode, frame: Frame, report: Path, site: Path, foot: str) -> None:
     """Write one of the report's own pages."""
-    title = frame.study if name == "index" else PAGES[name]
+    title = frame.name if name == "index" else PAGES[name]
     body = with_names(with_pictures(notebook_html(page, echo=False), report, site))
     footer = f"<footer><p>{html.escape(foot)}</p></footer>"
     main = f"<main>\n<h1>{html.escape(title)}</h1>\n{body}\n{footer}\n</main>"

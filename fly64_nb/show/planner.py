@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .pages import axis_value
 from .style import ERROR, PHASE, add_scale_bar, extent_of, method_styles, robust_limits
 
 # %% auto #0
@@ -75,7 +76,8 @@ def _name_exposures(ax: Axes, rows: pd.DataFrame) -> None:
     for row in rows.to_dict("records"):
         deeper = 1 - deeper if row["overlap"] - last < 0.12 else 0
         last = row["overlap"]
-        words = f"{row['patterns']:.0f} x\n{row['photons']:.2g}".replace("e+0", "e")
+        photons = axis_value(float(f"{row['photons']:.2g}"))
+        words = f"{row['patterns']:.0f} x\n{photons}"
         ax.annotate(words, (row["overlap"], 1.0), xycoords=("data", "axes fraction"), xytext=(0, -2 - 19 * deeper),
                     textcoords="offset points", ha="center", va="top", fontsize=7, color="0.3")  # fmt: skip
 

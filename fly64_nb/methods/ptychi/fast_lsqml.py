@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..windows import add_windows, cut_windows, shift_ramps
 
 # %% auto #0
-__all__ = ['not_compared', 'inner', 'real_inner', 'FastLSQMLReconstructor', 'FastLSQMLTask', 'differs_from_stock',
+__all__ = ['KEPT_BYTES', 'not_compared', 'inner', 'real_inner', 'FastLSQMLReconstructor', 'FastLSQMLTask', 'differs_from_stock',
            'reason_for_stock']
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #310ecb19
@@ -112,6 +112,7 @@ class _Chunk:
     """A few patterns of a batch, and what is known of them so far."""
 
     rows: slice  # in the batch
+    places: torch.Tensor  # (n,) the same rows in the scan
     starts: torch.Tensor  # (n, 2) first row and column of each window of the object
     ramps: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # along y and x, and the two that undo them
     counts: torch.Tensor  # (n, h, w)
@@ -138,6 +139,9 @@ class _WholeBatches(Dataset):
     def __getitems__(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
         indices = torch.as_tensor(indices, device=self.dataset.patterns.device)
         return indices, self.dataset.patterns[indices]
+
+
+KEPT_BYTES = 2**30  # at most, for a shifted probe of every pattern
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -172,6 +176,13 @@ class _Scan(LSQMLReconstructor):
         # batch whole.
         self._at_a_time = max(1, 2**16 // int(np.prod(self._window))) if positions.is_cpu else len(positions)
         self._arrays: dict[str, torch.Tensor] = {}
+        group, steps = self.parameter_group, self.options
+        self._probe_stays = not group.probe.optimizable
+        # solved together with the object's, the probe's step changes it
+        self._probe_idle = self._probe_stays and not steps.single_slice_solve_obj_prb_step_size_jointly
+        small = 8 * len(positions) * int(np.prod(self._window)) <= KEPT_BYTES
+        self._keep_shifted = self._probe_stays and not group.probe_positions.optimizable and small
+        self._shifted: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)  # a probe, and that for each row
 
     def _place(self, rows: Any = slice(None)) -> None:
         """Windows and ramps of these rows of the scan, where their positions are now."""
@@ -215,6 +226,7 @@ class _Batches(_Scan):
         """The batch in chunks, with room for what will be known of them."""
         n, size = len(indices), self._at_a_time
         whole = [
+            indices,
             self._starts[indices],
             *(r[indices] for r in (*self._ramps, *self._back)),
             counts,
@@ -223,12 +235,12 @@ class _Batches(_Scan):
         ]
         full, last = (self._scratch(min(size, n), rows) for rows in (size, n % size))
         chunks = []
-        for start, (s, *ramps, part, patches, intensity, xi) in zip(
+        for start, (places, s, *ramps, part, patches, intensity, xi) in zip(
             range(0, n, size), zip(*(a.split(size) for a in whole))
         ):
             c1, c2, r1, r2 = last if start + size > n else full
             rows = slice(start, start + len(s))
-            chunks.append(_Chunk(rows, s, tuple(ramps), part, patches, intensity, xi, (c1, c2), (r1, r2)))
+            chunks.append(_Chunk(rows, places, s, tuple(ramps), part, patches, intensity, xi, (c1, c2), (r1, r2)))
         return chunks
 
     def _views(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -265,14 +277,13 @@ class _Forward(_Batches):
     def _forward(self, chunks: list[_Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
         """Probes, far fields and intensities of every chunk; sums of the displayed loss and of the Fourier error."""
         obj, probe = self._views()
-        spectrum = torch.fft.fft2(probe[0])
+        spectrum = None if self._keep_shifted else torch.fft.fft2(probe[0])
         loss, error = probe.real.new_zeros(()), probe.real.new_zeros(())
         for c in chunks:
-            work, (a, b) = c.complex_scratch[0], c.real_scratch
+            a, b = c.real_scratch
             cut_windows(obj, c.starts, c.patches)
-            torch.mul(spectrum, c.ramps[0], out=work)
-            work *= c.ramps[1]
-            c.probes = [torch.fft.ifft2(work), *probe[1:, None]]
+            first = self._kept_probes(c, probe[0]) if spectrum is None else self._shifted_probes(c, spectrum)
+            c.probes = [first, *probe[1:, None]]
             c.waves = [self._propagated(c, mode) for mode in range(len(probe))]
             loss += _squared_difference(c.intensity, c.counts, (1e-7, 1e-7), a, b)  # as ptychi.metrics.MSELossOfSqrt
             if self.options.momentum_acceleration_gain > 0:
@@ -280,6 +291,24 @@ class _Forward(_Batches):
             if self._poisson:
                 _poisson_xi(c, self._mask)
         return loss, error
+
+    def _shifted_probes(self, c: _Chunk, spectrum: torch.Tensor) -> torch.Tensor:
+        """The strongest mode, shifted by each pattern's fraction of a pixel, from its spectrum; (n, h, w)."""
+        work = torch.mul(spectrum, c.ramps[0], out=c.complex_scratch[0])
+        work *= c.ramps[1]
+        return torch.fft.ifft2(work)
+
+    def _kept_probes(self, c: _Chunk, probe: torch.Tensor) -> torch.Tensor:
+        """The same of a probe that stays as it is, shifted once; it changes where pty-chi rescales it."""
+        of, shifted = self._shifted
+        if of is None or shifted is None or not torch.equal(of, probe):
+            shifted = torch.empty((len(self._starts), *self._window), dtype=probe.dtype, device=probe.device)
+            spectrum = torch.fft.fft2(probe)
+            for rows in torch.arange(len(shifted), device=probe.device).split(self._at_a_time):
+                ramps = (ramp[rows] for ramp in self._ramps)
+                shifted[rows] = torch.fft.ifft2(spectrum * next(ramps) * next(ramps))
+            self._shifted = probe.clone(), shifted
+        return shifted[c.places]
 
     def _propagated(self, c: _Chunk, mode: int) -> torch.Tensor:
         """Far fields of one mode, (n, h, w); their intensity is added to that of the modes before."""
@@ -368,8 +397,10 @@ class _Directions(_FarField):
         mean = torch.zeros((self._modes, *self._window), dtype=gradient.dtype, device=gradient.device)
         for c in chunks:
             add_windows(gradient, c.starts, self._towards_object(c))
-            self._towards_probe(c, mean)
-        mean[0] = torch.fft.ifft2(mean[0])
+            if not self._probe_idle:
+                self._towards_probe(c, mean)
+        if not self._probe_idle:
+            mean[0] = torch.fft.ifft2(mean[0])
         direction = mean / -sum(len(c.counts) for c in chunks)
         self._initialize_momentum_buffers()
         self._update_momentum_buffers(direction)
@@ -414,6 +445,9 @@ class _StepLengths(_Directions):
         self, chunks: list[_Chunk], direction: torch.Tensor, probe_direction: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Step lengths of object and probe for each pattern, (n,) float64."""
+        if self._probe_idle:
+            uu, uc = (torch.cat(s).double() for s in zip(*(self._object_products(c, direction) for c in chunks)))
+            return (-0.5 / self._modes * uc / uu).clamp(min=0), torch.zeros_like(uc)
         sums = [self._products(c, direction, probe_direction) for c in chunks]
         uu, vv, vu, uc, vc = (torch.cat(s) for s in zip(*sums))
         uu, vv, uc, vc, vu = uu.double(), vv.double(), -uc.double(), -vc.double(), vu.to(torch.complex128)
@@ -433,6 +467,15 @@ class _StepLengths(_Directions):
             u *= probe
             torch.mul(towards, c.patches, out=v)
             parts.append((real_inner(u, u), real_inner(v, v), inner(v, u), real_inner(u, wave), real_inner(v, wave)))
+        return parts[0] if self._modes == 1 else [torch.stack(part).sum(0) for part in zip(*parts)]
+
+    def _object_products(self, c: _Chunk, direction: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The first and the fourth of these alone."""
+        parts = []
+        for probe, wave in zip(c.probes, c.waves):
+            u = cut_windows(direction, c.starts, c.complex_scratch[0])
+            u *= probe
+            parts.append((real_inner(u, u), real_inner(u, wave)))
         return parts[0] if self._modes == 1 else [torch.stack(part).sum(0) for part in zip(*parts)]
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #2ed81d3c

@@ -24,9 +24,9 @@ from ...physics.photons import deal_in_blocks
 from ...physics.scan import canvas
 
 # %% auto #0
-__all__ = ['LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options', 'task_inputs',
-           'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made', 'hold_out',
-           'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
+__all__ = ['ALONE', 'LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options',
+           'task_inputs', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made',
+           'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -204,6 +204,9 @@ def task_inputs(
     }
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fb792d3f
+ALONE = 2.2  # times pty-chi's half step of the object alone, for a probe that is kept
+
+
 def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
     """pty-chi's options for one part of the schedule; the first part rescales the probe in its first epoch."""
     import ptychi.api as api
@@ -226,8 +229,11 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
     r.momentum_acceleration_gain = part.momentum
     r.noise_model = api.NoiseModels.GAUSSIAN if settings.noise_model == "gaussian" else api.NoiseModels.POISSON
     r.preconditioning_damping_factor = settings.preconditioning
-    # pty-chi divides the step that it solved for all modes by their number
     step = options.object_options.optimal_step_size_scaler if part.compact else settings.step
+    if not settings.update_probe and settings.modes == 1:
+        r.single_slice_solve_obj_prb_step_size_jointly = False
+        step *= ALONE
+    # pty-chi divides the step that it solved for all modes by their number
     options.object_options.optimal_step_size_scaler = step * settings.modes
     options.object_options.build_preconditioner_with_all_modes = settings.modes > 1
     r.rescale_probe_intensity_in_first_epoch = first
