@@ -327,6 +327,8 @@ class TerminalWatch(Watch):
             return
         style = {"failed": "red", "skipped": "yellow"}.get(result.status)
         line = f"[{len(self.results)}/{sum(self.jobs.values())}] {result_in_words(result)}"
+        if not self._is_live and (left := left_in_words(*self.seconds_left(running_jobs(self.root)))):
+            line += f" ({left})"
         self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 # %% ../../nbs/engine/progress.ipynb #7e74baa4

@@ -5,7 +5,9 @@
 # %% ../../nbs/show/pages.ipynb #46eba8dd
 from __future__ import annotations
 
+import base64
 import html
+import io
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,8 @@ WEBP_QUALITY = 85
 
 # %% auto #0
 __all__ = ['Links', 'WEBP_QUALITY', 'DARK', 'link', 'value_html', 'table_html', 'paint', 'colour_bar', 'axis_value',
-           'heatmaps_html', 'best_map_html', 'follow_page', 'keep_picture', 'keep_copy', 'picture_markdown']
+           'heatmaps_html', 'best_map_html', 'follow_page', 'with_light_images', 'keep_picture', 'keep_copy',
+           'picture_markdown']
 
 # %% ../../nbs/show/pages.ipynb #98435cec
 def link(text: str, target: str | Path) -> Markup:
@@ -251,9 +254,25 @@ def follow_page(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("</style>", f"</style>\n  {DARK}", 1), encoding="utf-8")
 
+# %% ../../nbs/show/pages.ipynb #dfc498e3
+_PNG = re.compile(r'data:image/png;base64,([^"]+)"')
+
+
+def with_light_images(path: Path) -> None:
+    """Write the images in an SVG, which Matplotlib puts there as PNG, as WebP."""
+    from PIL import Image
+
+    def one(found: re.Match) -> str:
+        light = io.BytesIO()
+        with Image.open(io.BytesIO(base64.b64decode(found[1]))) as picture:
+            picture.save(light, "WEBP", quality=WEBP_QUALITY)
+        return f'data:image/webp;base64,{base64.b64encode(light.getvalue()).decode()}"'
+
+    path.write_text(_PNG.sub(one, path.read_text(encoding="utf-8")), encoding="utf-8")
+
 # %% ../../nbs/show/pages.ipynb #d875f800
-def keep_picture(fig: Figure, folder: str | Path, name: str, vector: bool, alt: str | None = None) -> str:
-    """Write a figure as ``figures/NAME`` in a folder, close it, and return the Markdown that shows it.
+def keep_picture(fig: Figure, folder: str | Path, name: str, alt: str | None = None) -> str:
+    """Write a figure as ``figures/NAME.svg`` in a folder, close it, and return the Markdown that shows it.
 
     Parameters
     ----------
@@ -262,27 +281,25 @@ def keep_picture(fig: Figure, folder: str | Path, name: str, vector: bool, alt: 
         The report's.
     name : str
         Without ending.
-    vector : bool
-        SVG, which is for drawings; otherwise WebP at 150 dpi.
     alt : str, optional
         What the picture shows; by default what `fly64_nb.show.style.describe` reads from it.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.collections import QuadMesh
 
     from fly64_nb.show.style import describe
 
-    relative = Path("figures", f"{name}.{'svg' if vector else 'webp'}")
+    relative = Path("figures", f"{name}.svg")
     if engine := fig.get_layout_engine():
         engine.execute(fig)
         fig.set_layout_engine(None)  # found once; with one Matplotlib draws a figure twice
-    with atomic_path(Path(folder) / relative) as temporary:
-        if vector:
-            # no date and fixed names: the same figure gives the same bytes
-            with plt.rc_context({"svg.hashsalt": name}):
-                fig.savefig(temporary, format="svg", metadata={"Date": None})
-            follow_page(temporary)
-        else:
-            fig.savefig(temporary, dpi=150, pil_kwargs={"quality": WEBP_QUALITY})
+    for colours in fig.findobj(QuadMesh):
+        colours.set_rasterized(True)  # a colour bar would be 256 shapes
+    # no date and fixed names: the same figure gives the same bytes
+    with atomic_path(Path(folder) / relative) as temporary, plt.rc_context({"svg.hashsalt": name}):
+        fig.savefig(temporary, format="svg", dpi=150, metadata={"Date": None})
+        follow_page(temporary)
+        with_light_images(temporary)
     text = alt or describe(fig)
     plt.close(fig)
     return picture_markdown(text, relative)

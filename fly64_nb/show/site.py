@@ -38,7 +38,8 @@ OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 # %% auto #0
 __all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
            'exported_module', 'write_documentation', 'section_of', 'quarto_version', 'render_with_quarto',
-           'allow_files', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence', 'publish_report']
+           'allow_files', 'name_landmarks', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence',
+           'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
 def report_page(
@@ -364,6 +365,22 @@ def allow_files(site: Path) -> None:
             re.sub(r'(<script src="[^"]*quarto-html/quarto\.js") type="module"', r"\1 defer", text), encoding="utf-8"
         )
 
+# %% ../../nbs/show/site.ipynb #5bfe4a08
+_NAMES = {
+    '<nav class="navbar ': '<nav aria-label="Pages" class="navbar ',
+    '<nav id="TOC" role="doc-toc"': '<nav id="TOC" role="doc-toc" aria-label="On this page"',
+    'aria-controls="navbarCollapse" role="menu"': 'aria-controls="navbarCollapse"',
+}
+
+
+def name_landmarks(site: Path) -> None:
+    """Give the navigation of every page of a Quarto site its names."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for found, named in _NAMES.items():
+            text = text.replace(found, named)
+        page.write_text(text, encoding="utf-8")
+
 # %% ../../nbs/show/site.ipynb #cdcd6606
 @dataclass(frozen=True)
 class Published:
@@ -454,6 +471,7 @@ def _render(
     shutil.copyfile(notebook_path("favicon.svg"), report / "favicon.svg")
     render_with_quarto(program, report, site, len(pages) + len(evidence) + documented)
     allow_files(site)
+    name_landmarks(site)
 
 # %% ../../nbs/show/site.ipynb #f8124506
 def publish_report(study: str | Path, quarto: str | None = None, workers: int = 0) -> Published:
