@@ -9,7 +9,9 @@ import base64
 import html
 import io
 import os
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,16 +360,22 @@ def display_controls(study: Study) -> dict[str, widgets.Dropdown]:
     }
 
 # %% ../nbs/panel.ipynb #67d02d11
-def embed(figure: Figure) -> Any:
+def embed(figure: Figure, lock: AbstractContextManager) -> Any:
     """ipympl's canvas of a figure, a widget with a toolbar for zoom and pan.
 
-    Pyplot and the notebook's backend are left alone.
+    Pyplot and the notebook's backend are left alone. It draws while it holds the lock.
     """
     from unittest import mock
 
     with mock.patch("matplotlib.use"):  # importing ipympl switches the notebook to its backend
         from ipympl.backend_nbagg import Canvas, FigureManager
-    canvas = Canvas(figure)
+
+    class WaitingCanvas(Canvas):
+        def draw(self) -> None:
+            with lock:
+                super().draw()
+
+    canvas = WaitingCanvas(figure)
     FigureManager(canvas, 0)  # the canvas keeps it, and it makes the toolbar
     canvas.header_visible, canvas.toolbar_visible, canvas.toolbar_position = False, "visible", "left"
     return canvas
@@ -457,7 +465,8 @@ class Explorer(widgets.VBox):
         self._axes = axis_controls(study)
         self.controls = {**self._axes, **display_controls(study)}
         self.figure = Figure(figsize=(width, 4))
-        self.canvas = embed(self.figure)
+        self._whole = threading.RLock()  # held while the figure is changed or drawn
+        self.canvas = embed(self.figure, self._whole)
         self.message, self.words, self.metrics, self.lost, self.log_box = (widgets.HTML() for _ in range(5))
         self._lost: dict[str, LostDose | None] = {}
         self.halves = widgets.Accordion([widgets.HTML()], titles=("Without a truth: halves of the photons",))
@@ -510,7 +519,11 @@ class Explorer(widgets.VBox):
         return f"{self.study.condition(**values)}{seed}"
 
     def _show(self, *_: Any) -> None:
-        """Show what the controls ask for, or say why it is not there."""
+        """Show what the controls ask for, or say why it is not there; one change at a time."""
+        with self._whole:
+            self._show_all()
+
+    def _show_all(self) -> None:
         method, missing = self.controls["method"].value, ""
         try:
             self.images = self.study.reconstructions(**self.asked)
