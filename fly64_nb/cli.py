@@ -694,9 +694,9 @@ def chosen_images(opened: Any, options: Mapping[str, Any], asked: Mapping[str, A
 
 # what is predicted beside what is true, in eighty characters
 _PREDICTED = {
-    "predicted (rad)": "predicted\nerror (rad)",
-    "true (rad)": "true",
-    "half period (px)": "half period\n(px)",
+    "predicted (rad)": "error\n(rad)",
+    "true (rad)": "true\n(rad)",
+    "half period (px)": "period\n(px)",
     "half period (nm)": "\n(nm)",
     "true half period (px)": "true\n(px)",
     "68% bars hold": "68 %\nholds",
@@ -711,7 +711,11 @@ def resolved_table(results: Sequence[tuple[Job, Any]]) -> Table:
     from fly64_nb.results.resolved import result_numbers
 
     axes = list(dict.fromkeys(name for job, _ in results for name in job.condition))
-    table = Table(title="Predicted by halves of the photons, and true", box=None, padding=(0, 1, 0, 0))
+    table = Table(
+        title="Phase error and half period, predicted by halves of the photons, and true",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
     for name in (*axes, *_PREDICTED):
         is_text = name in ("view", "split", "method")
         table.add_column(_PREDICTED.get(name, name), justify="left" if is_text else "right", no_wrap=True)

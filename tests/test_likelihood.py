@@ -81,14 +81,14 @@ def test_memory_stays_small_where_nothing_is_kept():
 
 
 def test_they_enter_a_finished_study(copy):
-    fly64("run", copy, "--methods", "ML,MAP,Wiener")
+    fly64("design", copy, "--profile", "tiny", "--doses", "1e4", "--methods", "ML,MAP,Wiener")
+    for step in ("reconstruct", "compare"):
+        fly64(step, copy, "--view", "dense", "--split", "test")
     table = pd.read_csv(copy / "metrics.csv")
     rows = table.query("metric == 'rmse' and channel == 'phase' and split == 'test'").set_index(["view", "method"])
     assert {"ML", "MAP", "Wiener", "LSQML"} <= set(rows.index.get_level_values("method"))
     value = rows["value"]
     assert value["dense", "MAP"] < value["dense", "LSQML"]
-    report = (copy / "report" / "index.html").read_text() if (copy / "report" / "index.html").is_file() else ""
-    assert not report or "MAP" in report
 
 
 def test_an_image_that_never_saw_the_photons_is_mended_wherever_its_canvas_lies(tmp_path):

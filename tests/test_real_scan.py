@@ -39,9 +39,8 @@ def strip(star, tmp_path_factory):
 def test_the_study_on_the_real_scan(strip, tmp_path, mode):
     root = tmp_path / mode
     layout = Layout(root)
-    done = fly64(
-        "run", root, "--base", strip, "--mode", mode, "--profile", "tiny", "--doses", "1e5", "--set", "LSQML.epochs=12"
-    )
+    asked = "--profile", "tiny", "--doses", "1e5", "--methods", "PINN,LSQML", "--set", "LSQML.epochs=12"
+    done = fly64("run", root, "--base", strip, "--mode", mode, *asked)
     record = read_study(root)
     assert record["design"].patch_size == 128 and record["base_source"]["kind"] == "measured scan"
     assert record["recovered_by"]["name"] == "LSQML" and record["design"].method("LSQML").settings["epochs"] == 12

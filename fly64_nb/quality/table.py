@@ -34,7 +34,7 @@ def further_axes(table: pd.DataFrame) -> list[str]:
 
 def axis_values(table: pd.DataFrame, axis: str) -> list[Any]:
     """Values of an axis in the study's order: doses ascending, all others as they first appear in the table."""
-    values = list(dict.fromkeys(table[axis]))
+    values = table[axis].unique().tolist()
     return sorted(values) if axis == "dose" else values
 
 
@@ -43,7 +43,7 @@ NOTHING = "flat image"  # what is compared when nothing is reconstructed; no met
 
 def methods_of(table: pd.DataFrame) -> list[str]:
     """Names of the methods, as they first appear in the table; the flat image is none."""
-    return [name for name in dict.fromkeys(table["method"]) if name != NOTHING]
+    return [name for name in table["method"].unique() if name != NOTHING]
 
 
 def study_places(table: pd.DataFrame) -> Mapping[str, Callable[[Any], int]]:

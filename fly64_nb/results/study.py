@@ -9,9 +9,9 @@ import base64
 import html
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -310,17 +310,22 @@ class StudyJobs(StudyConditions):
             If there is no such condition, method or phase, with those that there are.
         """
         condition, layout = self.condition(dose, view, split, **further), self.layout(seed)
-        audit = next(job for job in self.jobs(seed) if job.phase == "phase_b")
-        wrote = {name: layout.reconstruction(condition, name) for name in self.methods}
-        wrote |= {"A": Layout(self.path).base, "B": audit.outputs[0], "C": layout.exposed(condition)}
-        wrote |= {"D": layout.overlap_record(condition), "G": layout.aligned(condition)}
-        wrote |= {"H": report_job(self.path).outputs[0]}
+        # a page with a heatmap of every metric asks thousands of times: only the path that is asked for is made
+        wrote: dict[str, Callable[[], Path]] = {
+            **{name: partial(layout.reconstruction, condition, name) for name in self.methods},
+            "A": lambda: Layout(self.path).base,
+            "B": lambda: next(job for job in self.jobs(seed) if job.phase == "phase_b").outputs[0],
+            "C": lambda: layout.exposed(condition),
+            "D": lambda: layout.overlap_record(condition),
+            "G": lambda: layout.aligned(condition),
+            "H": lambda: report_job(self.path).outputs[0],
+        }
         if of not in wrote:
             raise ValueError(f"job of {of!r}: no such method or phase; there are {', '.join(wrote)}")
         self._check_split(split, seed)
         if of in self.methods and not self.is_asked(condition, of):
             raise ValueError(f"job of {of!r}: {NOT_ASKED}; found {condition}")
-        return self._writers[wrote[of]]
+        return self._writers[wrote[of]()]
 
     def is_asked(self, condition: Condition, method: str) -> bool:
         """Whether a condition is reconstructed with a method: a variant is for what its remedies are for."""

@@ -33,7 +33,7 @@ from markupsafe import Markup
 from ..design import StudyDesign, study_roots
 from ..engine.fork import die_with_parent
 from ..engine.job import notebook_path
-from .pages import WEBP_QUALITY, link, table_html
+from .pages import WEBP, link, table_html
 
 # notebooks take longer to import than a plan takes to make, and `fly64 status` needs none
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _lighter(png: bytes, heavy: int = 300_000) -> tuple[str, bytes]:
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as picture, io.BytesIO() as light:
-        picture.convert("RGB").save(light, "WEBP", quality=WEBP_QUALITY, method=1)  # by default three times as slow
+        picture.convert("RGB").save(light, "WEBP", **WEBP)
         return "webp", light.getvalue()
 
 

@@ -52,7 +52,7 @@ def keep_pixels(
     colours = colormaps[cmap]((image - low) / (high - low or 1.0), bytes=True)[..., :3]
     relative = Path("figures", "pixels", f"{name}.webp")
     with atomic_path(Path(folder) / relative) as temporary:
-        Image.fromarray(np.ascontiguousarray(colours)).save(temporary, format="webp", lossless=True)
+        Image.fromarray(np.ascontiguousarray(colours)).save(temporary, format="webp", lossless=True, method=1)
     return relative.as_posix(), (image.shape[1], image.shape[0])
 
 # %% ../../nbs/show/swipe.ipynb #c5ed03b0
