@@ -9,14 +9,14 @@ import pytest
 from bs4 import BeautifulSoup
 
 from conftest import REPOSITORY
-from fly64_nb.show.docs import PAGES, write_docs
+from fly64_nb.show.docs import GUIDE, PAGES, write_docs
 from fly64_nb.show.evidence import package_notebooks
 
 
 @pytest.fixture(scope="module")
 def docs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("docs") / "site"
-    assert write_docs(folder) > 2 * len(package_notebooks()) - 20
+    assert write_docs(folder, run=[GUIDE]) > 2 * len(package_notebooks()) - 20
     return folder
 
 

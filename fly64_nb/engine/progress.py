@@ -218,8 +218,13 @@ class Watch:
         self.ended[result.job.phase][result.status] += 1
         key = job_key(result.job, self.root)
         phase = self._waiting.pop(key, result.job.phase)
-        if result.seconds and (expected := self.expected.of(key, phase)):
+        if not result.seconds:
+            return
+        if expected := self.expected.of(key, phase):
             self._told.append((expected, result.seconds))
+        else:  # the first of its phase: the others will take about as long
+            self._durations[key] = phase, result.seconds
+            self.expected = expectations(self._durations)
 
     def seconds_left(self, running: Sequence[RunningJob]) -> tuple[float, bool]:
         """Seconds until all expected jobs have ended, as many at a time as now, and whether all durations are known.

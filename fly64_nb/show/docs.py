@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ from .site import api_page, documentation_page, exported_module, section_of
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-GUIDE = "guide"  # its folder; its notebooks are run, so that their pictures are there
+GUIDE = "guide"  # its folder
+RUN = (GUIDE, "physics")  # folders whose notebooks are run, so that their pictures are there; all others take minutes
 TEXTS = {
     "CITATION.cff": "How to cite",
     "CHANGELOG.md": "Changelog",
@@ -32,7 +33,7 @@ TEXTS = {
 PAGES = {"index": "Start", "guide": "Guide", "notebooks": "How it works", "api": "API", "about": "About"}
 
 # %% auto #0
-__all__ = ['GUIDE', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'write_notebook', 'write_lists', 'write_about',
+__all__ = ['GUIDE', 'RUN', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'write_notebook', 'write_lists', 'write_about',
            'write_docs']
 
 # %% ../../nbs/show/docs.ipynb #ed0f5463
@@ -66,25 +67,25 @@ def markdown_html(text: str) -> str:
     return notebook_html(v4.new_notebook(cells=[v4.new_markdown_cell(text, id="text")]), echo=True)
 
 # %% ../../nbs/show/docs.ipynb #de36a9ba
-def executed(name: PurePosixPath) -> NotebookNode:
-    """A notebook of the package with what its cells show, run in its folder where it is part of the guide."""
+def executed(name: PurePosixPath, run: Sequence[str] = RUN) -> NotebookNode:
+    """A notebook of the package with what its cells show: run in its folder, if that is one of `run`."""
     import nbformat
 
     path = notebook_path(str(name))
     notebook = nbformat.read(path, as_version=4)
-    if name.parts[0] == GUIDE:
+    if name.parts[0] in run:
         from nbclient import NotebookClient
 
-        run = [cell for cell in notebook.cells if not re.search(r"^#\| *eval: *false", cell.source, re.M)]
-        notebook.cells, kept = run, notebook.cells
+        cells = [cell for cell in notebook.cells if not re.search(r"^#\| *eval: *false", cell.source, re.M)]
+        notebook.cells, kept = cells, notebook.cells
         NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
         notebook.cells = kept
     return notebook
 
 
-def write_notebook(site: Site, name: PurePosixPath) -> tuple[str, str, str | None]:
+def write_notebook(site: Site, name: PurePosixPath, run: Sequence[str] = RUN) -> tuple[str, str, str | None]:
     """Write the page of a notebook, and of its module; returns title, summary and module."""
-    notebook = executed(name)
+    notebook = executed(name, run)
     page, pictures = documentation_page(notebook, name)
     title, _, page.cells[0].source = page.cells[0].source.partition("\n")
     title, where = title.lstrip("# "), f"notebooks/{name.with_suffix('.html')}"
@@ -136,13 +137,15 @@ def write_about(site: Site, root: Path) -> None:
     site.write("about.html", "About", f"<ul>{''.join(rows)}</ul>", "about")
 
 # %% ../../nbs/show/docs.ipynb #083f4af4
-def write_docs(folder: str | Path) -> int:
+def write_docs(folder: str | Path, run: Sequence[str] = RUN) -> int:
     """Write the documentation as a website; returns the number of its pages.
 
     Parameters
     ----------
     folder : path
         What is there is replaced, if it is such a site or empty.
+    run : sequence of str
+        Folders of the package's notebooks that are run, for their pictures.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def write_docs(folder: str | Path) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     site = Site(folder, Frame("fly64_nb", "Dose and overlap studies in X-ray ptychography.", PAGES))
-    found = {name: write_notebook(site, name) for name in tqdm(package_notebooks(), desc="documentation", delay=3)}
+    found = {name: write_notebook(site, name, run) for name in tqdm(package_notebooks(), desc="documentation", delay=3)}
     write_lists(site, found)
     source = notebook_path("index.ipynb")
     write_about(site, source.parent.parent)
