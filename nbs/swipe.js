@@ -14,7 +14,10 @@
     const [row, column] = [asked("row").value, asked("column").value];
     const channel = asked("channel").value;
     for (const name of ["row", "column"]) asked(name).nextElementSibling.value = told[name + "s"][asked(name).value];
-    for (const image of pictures.values()) image.hidden = true, image.classList.remove("over");
+    for (const image of pictures.values()) {
+      image.hidden = true;
+      image.classList.remove("over");
+    }
     const words = [];
     for (const side of ["left", "right"]) {
       const name = asked(side).value, image = picture(row, column, name, channel);
@@ -25,6 +28,8 @@
       const said = told.words[[row, column, name].join("/")] ?? "";
       words.push(`${side}: ${name}${image ? said && `, ${said}` : ": missing"}`);
     }
+    const seen = [...pictures.values()].filter((image) => !image.hidden);
+    if (seen.length < 2) seen[0]?.classList.remove("over");  // alone it is shown whole
     const page = told.pages[[row, column].join("/")];
     const caption = box.querySelector("figcaption");
     caption.textContent = words.join("; ") + ". ";

@@ -482,6 +482,31 @@ def test_search_finds_pages_by_method_and_number(further, browser):
     context.close()
 
 
+def test_two_pictures_are_compared_under_a_line(further, browser):
+    """Sliders and lists choose the pictures, the line shows more of the left one; what is missing is named."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.goto((further / "report/_site/gallery.html").as_uri())
+    control = lambda name: page.locator(f".swipe form [name={name}]")
+    shown, over = page.locator(".swipe img:not([hidden])"), page.locator(".swipe img.over")
+    caption = lambda: page.locator(".swipe figcaption").inner_text()
+    control("row").press("ArrowRight")
+    control("column").press("ArrowRight")
+    control("right").select_option("LSQML")
+    rmse = open_study(further).table(1e4, "dense", "test").loc[("phase", "rmse"), "LSQML"]
+    assert caption().startswith(f"left: truth; right: LSQML, phase RMSE {rmse:.3f} rad.")
+    assert [shown.nth(k).get_attribute("data-of") for k in range(2)] == ["truth/phase", "1/1/LSQML/phase"]
+    half = over.evaluate("image => getComputedStyle(image).clipPath")
+    page.locator(".swipe .line").press("End")
+    assert half != over.evaluate("image => getComputedStyle(image).clipPath")
+    control("channel").select_option("phase error")
+    assert page.locator(".swipe [data-bar]:not([hidden])").get_attribute("data-bar") == "1/phase error"
+    control("column").press("ArrowRight")  # its comparison was not made
+    assert "right: LSQML: missing" in caption()
+    assert shown.count() == 1 and over.count() == 0 and shown.bounding_box()["height"] > 100
+    context.close()
+
+
 def test_drawings_are_dark_on_a_dark_page(further, browser):
     """A drawing's paper in a screenshot, by the colour that the system prefers."""
     page = (further / "report/_site/imperfections.html").as_uri()

@@ -279,8 +279,8 @@ def test_the_report_of_a_wide_study_has_every_seed_and_no_dead_link(wide):
     assert "within the noise of 2 seeds" in text and 'class="cell noise"' in text and "made to fail" in text
     assert "means over 2 whole replicates (seeds 42, 43), trained anew" in text
     pictures = {p.name for p in (wide / "report" / "figures").iterdir()}
-    assert {"curves_ms_ssim.svg", "phase_dose_100.webp", "phase_error_dose_1000000.webp"} <= pictures
-    assert "phase_dose_1000.webp" not in pictures
+    assert {"curves_ms_ssim.svg", "phase_dose_100.svg", "phase_error_dose_1000000.svg"} <= pictures
+    assert "phase_dose_1000.svg" not in pictures
 
 
 def test_the_tables_of_a_wide_study(wide):
