@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import os
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -476,7 +477,10 @@ class Explorer(widgets.VBox):
         titles = "Profiles through the cross hair", "Correlation with the truth"
         self.curves = widgets.Accordion([widgets.HTML(), widgets.HTML()], titles=titles)
         self.curves.observe(self._show_curves, "selected_index")
-        self.save = widgets.Button(description="Save", tooltip="write the picture (PNG) and its arrays (NPZ) here")
+        self.save = widgets.Button(
+            description="Save",
+            tooltip="write picture (PNG), arrays (NPZ) and the method's Ptychodus product (HDF5) here",
+        )
         self.save.on_click(self._save)
         self.links = widgets.Output()
         super().__init__(self._rows())
@@ -587,15 +591,25 @@ class Explorer(widgets.VBox):
             child.value = text
 
     def _save(self, *_: Any) -> None:
-        """Write what is shown below the folder that the notebook runs in."""
+        """Write what is shown, and the chosen method's product, to the folder that the notebook runs in."""
         channel = self.controls["channel"].value
         words = [str(value) for value in self.asked.values()]
         stem = Path(f"{self.study.path.name}_{'_'.join(words)}_{channel}".replace(" ", "_").replace(".", "p"))
         try:
-            said = f"wrote {' and '.join(map(str, save_picture(self.figure, self.images, self.names, channel, stem)))}"
+            files = save_picture(self.figure, self.images, self.names, channel, stem)
+            said = f"wrote {', '.join(map(str, [*files, *self._copy_product(stem)]))}"
         except (OSError, KeyError) as reason:  # no folder to write into; nothing is shown
             said = f"not written: {reason}"
         self.saved.value = f"<small role='status'>{html.escape(said)}</small>"
+
+    def _copy_product(self, stem: Path) -> list[Path]:
+        """Copy the chosen method's reconstruction, which lies in the study as a Ptychodus product, if it was made."""
+        method = self.controls["method"].value
+        where = {name: value for name, value in self.asked.items() if name != "seed"}
+        product = self.study.layout(self.asked["seed"]).product(self.study.condition(**where), method)
+        if not product.is_file():
+            return []
+        return [Path(shutil.copyfile(product, stem.with_name(f"{stem.name}_{method}.h5")))]
 
     def _show_lost(self) -> None:
         """Show what imperfections cost the chosen method in the chosen view; of each split it is computed once."""
