@@ -885,11 +885,11 @@ def swipe_of(study: Study, folder: Path, split: str = "test") -> Swipe | None:
     made = {key: one for key, one in found.items() if one}
     if not made:
         return None
-    swipe = Swipe([f"{dose:g}" for dose in d.doses], d.views, ["truth", *study.methods], list(CHANNELS))
+    swipe = Swipe([axis_value(dose) for dose in d.doses], d.views, ["truth", *study.methods], list(CHANNELS))
     limits = _swipe_limits(study, made)
     for (dose, view), one in made.items():
         where: dict[str, Any] = asked[dose, view].values()
-        row, errors = f"{dose:g}", if_made(study.table, **where)
+        row, errors = axis_value(dose), if_made(study.table, **where)
         for name, image in one.items():
             for channel, (unit, cmap) in CHANNELS.items():
                 if name == "truth" and f"truth/{channel}" in swipe.pictures:

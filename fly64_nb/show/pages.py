@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Links = Sequence[tuple[str, str]]  # text and address
-WEBP: dict[str, Any] = {"quality": 85, "method": 1}  # by default three times as slow, and little smaller
+WEBP: dict[str, Any] = {"quality": 85, "method": 1}  # by default encoding is three times as slow
 
 # %% auto #0
 __all__ = ['Links', 'WEBP', 'DARK', 'link', 'value_html', 'table_html', 'paint', 'colour_bar', 'axis_value', 'heatmaps_html',

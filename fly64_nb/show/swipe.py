@@ -69,6 +69,12 @@ class Swipe:
     channels : sequence of str
         Such as phase and amplitude.
     row_label, column_label : str
+    pictures : dict of str to (address, size, alternative text)
+        By places on both axes, name and channel, as in ``1/0/ML/phase``; of the truth by name and channel.
+    words, pages : dict of str to str
+        What is said of an image, by places and name; the page of a condition, by places.
+    bars : dict of str to Markup
+        Colour bars by channel, or by row and channel.
     """
 
     rows: Sequence[str]

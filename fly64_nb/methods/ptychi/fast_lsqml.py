@@ -305,8 +305,8 @@ class _Forward(_Batches):
             shifted = torch.empty((len(self._starts), *self._window), dtype=probe.dtype, device=probe.device)
             spectrum = torch.fft.fft2(probe)
             for rows in torch.arange(len(shifted), device=probe.device).split(self._at_a_time):
-                ramps = (ramp[rows] for ramp in self._ramps)
-                shifted[rows] = torch.fft.ifft2(spectrum * next(ramps) * next(ramps))
+                along_y, along_x = (ramp[rows] for ramp in self._ramps)
+                shifted[rows] = torch.fft.ifft2(spectrum * along_y * along_x)
             self._shifted = probe.clone(), shifted
         return shifted[c.places]
 
@@ -467,15 +467,19 @@ class _StepLengths(_Directions):
             u *= probe
             torch.mul(towards, c.patches, out=v)
             parts.append((real_inner(u, u), real_inner(v, v), inner(v, u), real_inner(u, wave), real_inner(v, wave)))
-        return parts[0] if self._modes == 1 else [torch.stack(part).sum(0) for part in zip(*parts)]
+        return self._over_modes(parts)
 
     def _object_products(self, c: _Chunk, direction: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The first and the fourth of these alone."""
+        """``<u,u>, Re<u,-chi>`` alone, for a probe that asks for no step of its own."""
         parts = []
         for probe, wave in zip(c.probes, c.waves):
             u = cut_windows(direction, c.starts, c.complex_scratch[0])
             u *= probe
             parts.append((real_inner(u, u), real_inner(u, wave)))
+        return self._over_modes(parts)
+
+    def _over_modes(self, parts: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]:
+        """Products of each mode, summed."""
         return parts[0] if self._modes == 1 else [torch.stack(part).sum(0) for part in zip(*parts)]
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #2ed81d3c
