@@ -134,7 +134,9 @@ def test_the_same_results_as_pty_chi(small, noise, batches, momentum, device):
 def test_the_same_with_a_fixed_probe_and_separate_steps(small, changes):
     data, origin = small
     (obj, probe, loss), (fast_obj, fast_probe, fast_loss) = (
-        run(task, options(origin, len(data["diffraction_data"]), **changes), data)
+        run(
+            task, options(origin, len(data["diffraction_data"]), **changes), data, epochs=6
+        )  # rounding grows tenfold an epoch
         for task in (PtychographyTask, FastLSQMLTask)
     )
     assert (

@@ -21,8 +21,7 @@ def _fixed_point(exposures: Exposures, image: torch.Tensor) -> tuple[torch.Tenso
     ratios, photons = [], []
     for k in range(len(exposures)):
         light, counts = intensity(exposures.far_fields(k, image)), exposures.counts(k)
-        if exposures.mask is not None:
-            light, counts = light * exposures.mask, counts * exposures.mask
+        light, counts = light * exposures.mask, counts * exposures.mask
         seen = (counts * light / (light + exposures.offset)).sum((1, 2))
         ratios.append(seen / light.sum((1, 2)))
         photons.append(seen)

@@ -11,14 +11,8 @@ from typing import Protocol
 
 import torch
 
-from fly64_nb.methods.likelihood.exposures import (
-    Exposures,
-    curvature,
-    excess,
-    expected,
-    misfit,
-    slope,
-)
+from .exposures import Exposures, curvature, expected, slope
+from .likelihood_passes import gradient_fields
 from ...physics.optics import effective_diameter
 
 # %% auto #0
@@ -175,10 +169,9 @@ def _gradient(exposures: Exposures, fields: _Fields, prior: Prior | None) -> tup
     total, value = torch.zeros_like(fields.image), 0.0
     for k in range(len(exposures)):
         f, counts = fields[k], exposures.counts(k)
-        expectation = expected(exposures, f)
-        value += misfit(exposures, expectation, counts)
-        rate = excess(exposures, expectation, counts)
-        exposures.add_back(k, torch.view_as_complex(torch.view_as_real(f) * rate[:, None, :, :, None]), total)
+        pulled, of_chunk = gradient_fields(f, expected(exposures, f), counts, exposures.floor, exposures.mask)
+        value += of_chunk
+        exposures.add_back(k, pulled, total)
     return (total if prior is None else total + prior.gradient(fields.image)), value
 
 
@@ -195,7 +188,7 @@ def _step(exposures: Exposures, fields: _Fields, change: _Fields, falling: float
     if prior is not None:
         bend += prior.curvature(fields.image, change.image)
     step = -falling / bend
-    there = sum(slope(exposures, fields[k] + step * change[k], change[k], exposures.counts(k)) for k in chunks)
+    there = sum(slope(exposures, fields[k], change[k], exposures.counts(k), step) for k in chunks)
     if prior is not None:
         there += 2 * real_inner(prior.gradient(fields.image + step * change.image), change.image)
     # a line from the first slope to the second crosses zero here; where it never does, the step is short by far

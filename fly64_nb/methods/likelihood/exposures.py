@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from .likelihood_passes import line_curvature, line_slope
+from ..passes import add_conj_times, add_power, windows_times
 from ..windows import add_windows, cut_windows, shift_ramps
 from ...physics.optics import split_position
 from ...physics.scan import canvas
@@ -75,11 +77,11 @@ class Exposures:
             raise ValueError("Exposures: no photon was counted, or the probe is dark; needed is some light")
         corner = lambda image: torch.from_numpy(np.fft.ifftshift(image).astype(np.float32)).to(device)
         self.device, self.floor, self._all_counts = device, floor, counts
-        self.mask = None if mask is None else corner(mask)
-        self.offset = floor + (corner(background) if np.ndim(background) else float(background))
+        self.mask = corner(np.ones((window, window)) if mask is None else mask)
+        self.offset = floor + corner(np.broadcast_to(background, (window, window)))
         self.origin, self.shape = canvas(y, x, window)
-        # 16 patterns of 64 x 64 are half a MB: several such arrays fit the cache of a core
-        self._chunk = max(1, (2**16 if device == "cpu" else 2**24) // modes[0].size)
+        # 32 patterns of 64 x 64 are a MB: two such arrays fit the cache of a core
+        self._chunk = max(1, (2**17 if device == "cpu" else 2**24) // modes[0].size)
         self.keep = 24 * len(y) * modes.size <= KEEP_BYTES if keep is None else keep
         self._kept: dict[tuple[str, int], torch.Tensor] = {}
         self._light: torch.Tensor | None = None
@@ -183,30 +185,22 @@ class Exposures:
 
     def far_fields(self, k: int, image: torch.Tensor) -> torch.Tensor:
         """Far fields F of a chunk, (c, M, N, N), zero frequency first."""
-        return torch.fft.fft2(self.probes(k) * self.patches(k, image)[:, None], norm="ortho")
+        probes = self.probes(k)
+        waves = torch.empty_like(probes)
+        windows_times(image, self.starts[k], probes.flatten(0, 1), waves.flatten(0, 1))
+        return torch.fft.fft2(waves, norm="ortho")
 
     def add_back(self, k: int, fields: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """Add what far fields of a chunk are at the object, ``sum P* F^-1 fields``, to an image; returns exit waves."""
         waves = torch.fft.ifft2(fields, norm="ortho")
-        add_windows(total, self.starts[k], (self.probes(k).conj() * waves).sum(1))
+        add_conj_times(total, self.starts[k], self.probes(k).flatten(0, 1), waves.flatten(0, 1))
         return waves
 
 # %% ../../../nbs/methods/likelihood/exposures.ipynb #185f6ec1
 def intensity(fields: torch.Tensor) -> torch.Tensor:
     """``sum_m |F_m|²`` of far fields (c, M, N, N), (c, N, N)."""
-    parts = torch.view_as_real(fields)
-    return (parts[..., 0] ** 2 + parts[..., 1] ** 2).sum(1)
-
-
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """``2 Re sum_m a_m* b_m``, (c, N, N): how fast the intensity of `a` changes along `b`."""
-    u, v = torch.view_as_real(a), torch.view_as_real(b)
-    return (u[..., 0] * v[..., 0] + u[..., 1] * v[..., 1]).sum(1).mul_(2)
-
-
-def _counted(exposures: Exposures, image: torch.Tensor) -> torch.Tensor:
-    """Image of the detector, without what is masked."""
-    return image if exposures.mask is None else image * exposures.mask
+    out = torch.empty((len(fields), *fields.shape[2:]), dtype=fields.real.dtype, device=fields.device)
+    return add_power(fields, out, keep=False)
 
 
 def expected(exposures: Exposures, fields: torch.Tensor) -> torch.Tensor:
@@ -217,21 +211,21 @@ def expected(exposures: Exposures, fields: torch.Tensor) -> torch.Tensor:
 def misfit(exposures: Exposures, expectation: torch.Tensor, counts: torch.Tensor) -> float:
     """Negative log-likelihood of a chunk."""
     surprise = expectation - (counts + exposures.floor) * expectation.log()
-    return float(_counted(exposures, surprise).sum(dtype=torch.float64))
+    return float((surprise * exposures.mask).sum(dtype=torch.float64))
 
 
 def excess(exposures: Exposures, expectation: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """``1 - (n + b) / (I + b)``: derivative of the likelihood by the intensity, (c, N, N)."""
-    return _counted(exposures, 1 - (counts + exposures.floor) / expectation)
+    return (1 - (counts + exposures.floor) / expectation).mul_(exposures.mask)
 
 
-def slope(exposures: Exposures, fields: torch.Tensor, change: torch.Tensor, counts: torch.Tensor) -> float:
-    """Derivative of a chunk's likelihood along a change of its far fields."""
-    rate = excess(exposures, expected(exposures, fields), counts)
-    return float((rate * _overlap(fields, change)).sum(dtype=torch.float64))
+def slope(
+    exposures: Exposures, fields: torch.Tensor, change: torch.Tensor, counts: torch.Tensor, step: float = 0.0
+) -> float:
+    """Derivative of a chunk's likelihood along a change of its far fields, so many times that change from them."""
+    return line_slope(fields, change, step, counts, exposures.floor, exposures.offset, exposures.mask)
 
 
 def curvature(exposures: Exposures, fields: torch.Tensor, change: torch.Tensor) -> float:
     """Expected second derivative of a chunk's likelihood along a change of its far fields."""
-    rate = _overlap(fields, change)
-    return float(_counted(exposures, rate**2 / expected(exposures, fields)).sum(dtype=torch.float64))
+    return line_curvature(fields, change, exposures.offset, exposures.mask)

@@ -74,7 +74,7 @@ def _rates(exposures: Exposures) -> torch.Tensor:
 def _patterns_misfit(exposures: Exposures, expectation: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Misfit of each pattern of a chunk, (c,) float64."""
     surprise = expectation - (counts + exposures.floor) * expectation.log()
-    counted = surprise if exposures.mask is None else surprise * exposures.mask
+    counted = surprise * exposures.mask
     return counted.sum((1, 2), dtype=torch.float64)
 
 
@@ -93,7 +93,7 @@ def evidence(exposures: Exposures, image: torch.Tensor) -> Evidence:
         expectation, moving = expected(exposures, fields), spectrum * exposures.ramps(k)
         changes = [far(torch.fft.ifft2(moving * rate) * patches[:, None]) for rate in rates]
         speed = torch.stack([2 * (fields.conj() * change).real.sum(1) for change in changes], 1)
-        speed = speed if exposures.mask is None else speed * exposures.mask
+        speed = speed * exposures.mask
         slopes = (speed * excess(exposures, expectation, counts)[:, None]).sum((2, 3), dtype=torch.float64)
         curved = torch.einsum("cayx,cbyx->cab", speed / expectation[:, None], speed).double()
         found.append((_patterns_misfit(exposures, expectation, counts), slopes, curved))

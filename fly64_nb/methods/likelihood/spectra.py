@@ -12,7 +12,7 @@ import torch
 from scipy import fft, ndimage
 
 # %% auto #0
-__all__ = ['BOTH_UNKNOWN', 'light_mask', 'mean_object', 'channels', 'cross_spectra', 'positive', 'parallel',
+__all__ = ['BOTH_UNKNOWN', 'light_mask', 'mean_object', 'channels', 'cross_spectra', 'positive', 'inverse', 'parallel',
            'slow_phase_frequency', 'count_noise', 'SpectrumPrior', 'spectrum_prior']
 
 # %% ../../../nbs/methods/likelihood/spectra.ipynb #5c295b08
@@ -66,14 +66,26 @@ def cross_spectra(a: np.ndarray, b: np.ndarray, smoothing: float) -> np.ndarray:
 
 def positive(spectra: np.ndarray) -> np.ndarray:
     """Symmetric matrices (..., 2, 2) with eigenvalues below zero set to zero."""
-    values, vectors = np.linalg.eigh(spectra)
-    return (vectors * np.maximum(values, 0)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    a, b, d = spectra[..., 0, 0], spectra[..., 0, 1], spectra[..., 1, 1]
+    middle, half = (a + d) / 2, np.hypot((a - d) / 2, b)
+    low, high = np.maximum(middle - half, 0), np.maximum(middle + half, 0)
+    # high P + low (1 - P), with P = (S - (middle - half)) / (2 half) the projection on the larger one's eigenvector
+    share = np.divide(high - low, 2 * half, out=np.zeros_like(half), where=half > 0)
+    return share[..., None, None] * spectra + (low - share * (middle - half))[..., None, None] * np.eye(2)
+
+
+def inverse(matrices: np.ndarray) -> np.ndarray:
+    """Inverse of symmetric matrices (..., 2, 2)."""
+    a, b, d = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
+    adjugate = np.stack([np.stack([d, -b], -1), np.stack([-b, a], -1)], -2)
+    return adjugate / (a * d - b**2)[..., None, None]
 
 
 def parallel(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """``(S^-1 + N^-1)^-1``, what is not known of a signal after a noisy look; S may be singular, N may not."""
     tiny = 1e-9 * np.trace(noise, axis1=-2, axis2=-1)[..., None, None] * np.eye(2)
-    return positive(0.5 * ((made := signal @ np.linalg.inv(signal + noise + tiny) @ noise) + np.swapaxes(made, -1, -2)))
+    made = signal @ inverse(signal + noise + tiny) @ noise
+    return positive(0.5 * (made + np.swapaxes(made, -1, -2)))
 
 # %% ../../../nbs/methods/likelihood/spectra.ipynb #0d581600
 def slow_phase_frequency(probe: np.ndarray, padding: int = 8) -> float:
@@ -167,8 +179,8 @@ def spectrum_prior(
     level = 0.0015 * np.trace(noise, axis1=-2, axis2=-1)
     floored = spectra + level[..., None, None] * np.eye(2)
     pixels = floored.shape[0] * floored.shape[1]
-    inverse = np.linalg.inv(floored)[:, : floored.shape[1] // 2 + 1]
+    inverted = inverse(floored)[:, : floored.shape[1] // 2 + 1]
     tensor = lambda values: torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(device)
-    precision = pixels * np.stack([inverse[..., 0, 0], inverse[..., 0, 1], inverse[..., 1, 1]])
+    precision = pixels * np.stack([inverted[..., 0, 0], inverted[..., 0, 1], inverted[..., 1, 1]])
     around = torch.from_numpy(mean.astype(np.complex64)).to(device) if isinstance(mean, np.ndarray) else mean
     return SpectrumPrior(around, tensor(precision), tensor(0.5 * pixels / floored[..., 1, 1]))
