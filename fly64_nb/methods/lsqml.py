@@ -25,6 +25,7 @@ __all__ = ['PRESETS', 'REMEDIES', 'LSQML', 'adapt', 'reconstruct_dataset', 'reco
 
 # %% ../../nbs/methods/lsqml.ipynb #24496937
 _EPOCHS = {"tiny": (6, 3), "quick": (80, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
+_STEP = {"tiny": 1.5, "quick": 1.5, "full": 1.2, "paper": 1.2}
 _RECOVER_EPOCHS = {"tiny": 6, "quick": 60, "full": 200, "paper": 400}
 
 
@@ -38,6 +39,7 @@ PRESETS = {
         "epochs": epochs,
         "start_epochs": start,
         "damped_epochs": _damped(start),
+        "step": _STEP[profile],
         "hold_out": 0.02,
         "update_probe": False,
     }

@@ -24,9 +24,9 @@ from ...physics.photons import deal_in_blocks
 from ...physics.scan import canvas
 
 # %% auto #0
-__all__ = ['ALONE', 'LsqmlSettings', 'Part', 'schedule', 'safe', 'choose_noise_model', 'DivergedError', 'common_options',
-           'task_inputs', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used', 'subtracted', 'Made',
-           'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
+__all__ = ['ALONE', 'LsqmlSettings', 'Part', 'schedule', 'steps_alone', 'safe', 'choose_noise_model', 'DivergedError',
+           'common_options', 'task_inputs', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used',
+           'subtracted', 'Made', 'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -137,6 +137,14 @@ def schedule(settings: LsqmlSettings) -> list[Part]:
     return [part for part in cut if part.epochs]
 
 
+ALONE = 2.2  # times pty-chi's half step of the object alone, for a probe that is kept
+
+
+def steps_alone(settings: LsqmlSettings) -> bool:
+    """Whether the object's step is solved alone, see `task_options`."""
+    return not settings.update_probe and settings.modes == 1
+
+
 def safe(settings: LsqmlSettings) -> LsqmlSettings:
     """Settings that hardly diverge: Gaussian amplitudes, random batches, pty-chi's own steps, no momentum."""
     return replace(
@@ -146,7 +154,7 @@ def safe(settings: LsqmlSettings) -> LsqmlSettings:
         start_epochs=settings.epochs,
         momentum=0.0,
         start_batch=settings.batch,
-        step=0.9,
+        step=0.9 / ALONE if steps_alone(settings) else 0.9,
         preconditioning=0.1,
     )
 
@@ -204,9 +212,6 @@ def task_inputs(
     }
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fb792d3f
-ALONE = 2.2  # times pty-chi's half step of the object alone, for a probe that is kept
-
-
 def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple[int, int], patterns: int, gpu: bool):
     """pty-chi's options for one part of the schedule; the first part rescales the probe in its first epoch."""
     import ptychi.api as api
@@ -230,7 +235,7 @@ def task_options(settings: LsqmlSettings, part: Part, first: bool, origin: tuple
     r.noise_model = api.NoiseModels.GAUSSIAN if settings.noise_model == "gaussian" else api.NoiseModels.POISSON
     r.preconditioning_damping_factor = settings.preconditioning
     step = options.object_options.optimal_step_size_scaler if part.compact else settings.step
-    if not settings.update_probe and settings.modes == 1:
+    if steps_alone(settings):
         r.single_slice_solve_obj_prb_step_size_jointly = False
         step *= ALONE
     # pty-chi divides the step that it solved for all modes by their number
@@ -580,22 +585,28 @@ def finished(
     return replace(result, y=places[0].astype(float) + origin[0], x=places[1].astype(float) + origin[1])
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #5f49d663
-def _twice(
+def _ways(settings: LsqmlSettings) -> list[tuple[LsqmlSettings, str]]:
+    """What is tried in turn, each where what came before diverges, and what a note says of it."""
+    ways = [(settings, "")]
+    if settings.step > 1:
+        ways.append((replace(settings, step=1.0), "tried again without over-relaxation"))
+    return [*ways, (safe(settings), "tried again with the safe schedule: Gaussian, random batches, no momentum")]
+
+
+def _made(
     scan: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], settings: LsqmlSettings, detector: Detector,
     gpu: bool, notes: list[str], on_epoch: Callable[[int, float], None] | None,
 ) -> Made:  # fmt: skip
-    """The schedule, or the safe one where that diverges; DivergedError if both do."""
-    try:
-        return _attempt(*scan, settings, detector, gpu, notes, on_epoch)
-    except DivergedError as problem:
-        again = "tried again with the safe schedule: Gaussian, random batches, no momentum"
-        notes.append(f"diverged ({problem}); {again}")
+    """By the first of `_ways` that does not diverge; DivergedError if all do."""
+    problem = None
+    for way, again in _ways(settings):
+        if problem:
+            notes.append(f"diverged ({problem}); {again}")
         try:
-            return _attempt(*scan, safe(settings), detector, gpu, notes, on_epoch)
-        except DivergedError as second:
-            raise DivergedError(
-                f"LSQML: {'; '.join([*notes, f'diverged ({second})'])} ({asdict(settings)})"
-            ) from second
+            return _attempt(*scan, way, detector, gpu, notes, on_epoch)
+        except DivergedError as error:
+            problem = error
+    raise DivergedError(f"LSQML: {'; '.join([*notes, f'diverged ({problem})'])} ({asdict(settings)})") from problem
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #f7a7094d
 def reconstruct(
@@ -603,7 +614,7 @@ def reconstruct(
     on_epoch: Callable[[int, float], None] | None = None, *, mask: np.ndarray | None = None,
     background: np.ndarray | float | None = None, photons: float | None = None,
 ) -> Reconstruction:  # fmt: skip
-    """Object and probe from photon counts by pty-chi's LSQML; what diverges is tried once more with the safe schedule.
+    """Object and probe from photon counts by pty-chi's LSQML; what diverges is tried again with shorter steps.
 
     Parameters
     ----------
@@ -637,7 +648,7 @@ def reconstruct(
     gpu = use_device(settings)
     counts, detector = detector_as_used(counts, settings, mask, background, photons)
     settings = choose_noise_model(settings, counts if detector.mask is None else counts[:, detector.mask])
-    made = _twice((counts, y, x, probe), settings, detector, gpu, notes, on_epoch)
+    made = _made((counts, y, x, probe), settings, detector, gpu, notes, on_epoch)
     return finished(made, canvas(y, x, probe.shape[-1], _margin(settings))[0], settings, notes, started, gpu)
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #fa6a402c
