@@ -307,7 +307,7 @@ def test_nothing_of_pty_chi_is_patched(small):
 
 
 def test_a_diverging_schedule_is_tried_again_and_reported(small, monkeypatch):
-    """A momentum far beyond its range blows up, with shorter steps too; the safe schedule does not, and notes say so."""
+    """A momentum far beyond its range blows up, with shorter steps too; the safe schedule does not, and it is told."""
     data, _ = small
     arguments = (
         data["diffraction_data"],

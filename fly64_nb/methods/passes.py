@@ -17,7 +17,8 @@ import torch
 from .windows import add_windows, cut_windows
 
 # %% auto #0
-__all__ = ['compiled', 'fused', 'flat', 'windows_times', 'rows_of', 'same_both_ways', 'add_conj_times', 'add_power']
+__all__ = ['compiled', 'fused', 'flat', 'require_inside', 'windows_times', 'rows_of', 'same_both_ways', 'add_conj_times',
+           'add_power']
 
 # %% ../../nbs/methods/passes.ipynb #8895c6eb
 def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -43,6 +44,13 @@ def flat(tensor: torch.Tensor, kept: int = 1) -> np.ndarray:
     """A tensor on the CPU as an array that shares its memory: so many axes, and one for all that follow."""
     return tensor.view(*tensor.shape[:kept], -1).numpy()
 
+# %% ../../nbs/methods/passes.ipynb #5ab2c492
+@numba.njit(nogil=True)
+def require_inside(image: np.ndarray, y: int, x: int, h: int, w: int) -> None:
+    """ValueError if a window of h rows and w columns that begins at (y, x) leaves the image."""
+    if y < 0 or x < 0 or y + h > image.shape[0] or x + w > image.shape[1]:
+        raise ValueError("a window leaves the image")
+
 # %% ../../nbs/methods/passes.ipynb #b2b4f61d
 @compiled("void(c[:,::1], i8[:,::1], c[:,:,::1], i8[::1], c[:,:,::1])")
 def _windows_times(image, starts, factors, which, out):
@@ -50,6 +58,7 @@ def _windows_times(image, starts, factors, which, out):
     for i in range(n):
         place = i * len(starts) // n
         y, x = starts[place, 0], starts[place, 1]
+        require_inside(image, y, x, h, w)
         for row in range(h):
             o, p, product = image[y + row, x : x + w], factors[which[i], row], out[i, row]
             for k in range(w):
@@ -118,6 +127,7 @@ def _add_conj_times(image, starts, factors, which, waves):
     for i in range(n):
         place = i * len(starts) // n
         y, x = starts[place, 0], starts[place, 1]
+        require_inside(image, y, x, h, w)
         for row in range(h):
             o, p, wave = image[y + row, x : x + w], factors[which[i], row], waves[i, row]
             for k in range(w):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..passes import compiled, flat, fused, rows_of, windows_times
+from ..passes import compiled, flat, fused, require_inside, rows_of, windows_times
 
 # %% auto #0
 __all__ = ['squared_difference', 'poisson_xi', 'poisson_numerator', 'poisson_pull', 'gaussian_pull', 'object_products',
@@ -123,6 +123,7 @@ def _object_products(direction, starts, probes, which, waves, uu, uc):
     n, h, w = waves.shape
     for i in range(n):
         y, x, square, along = starts[i, 0], starts[i, 1], uu.dtype.type(0), uu.dtype.type(0)
+        require_inside(direction, y, x, h, w)
         for row in range(h):
             d, p, c = direction[y + row, x : x + w], probes[which[i], row], waves[i, row]
             for k in range(w):
@@ -158,6 +159,7 @@ def _both_products(direction, starts, probes, which, towards, patches, waves, ou
     n, h, w = waves.shape
     for i in range(n):
         y, x, zero = starts[i, 0], starts[i, 1], out.dtype.type(0)
+        require_inside(direction, y, x, h, w)
         uu, vv, vu_re, vu_im, uc, vc = zero, zero, zero, zero, zero, zero
         for row in range(h):
             d, p, c = direction[y + row, x : x + w], probes[which[i], row], waves[i, row]

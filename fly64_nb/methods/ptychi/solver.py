@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from ...data.reconstruction import Reconstruction
 from ..device import device_in_words
 from ...physics.modes import start_modes
-from ...physics.optics import diffraction_intensity
+from ...physics.optics import fourier_shift, split_position
 from ...physics.photons import deal_in_blocks
 from ...physics.scan import canvas
 
@@ -314,11 +314,12 @@ class HeldOut:
     kept: tuple[int, np.ndarray, np.ndarray] | None = None
     kept_at: tuple[np.ndarray, np.ndarray] | None = None  # positions of the epoch that is kept
     worse_in_turn: int = 0
+    shifted: Any = None  # modes and fractions of a pixel, and the modes shifted by these
 
     def likelihoods(self, obj: np.ndarray, probe: np.ndarray) -> np.ndarray:
         """Negative log-likelihood of each pattern's photons, (m,)."""
         # the FFT of pty-chi is not normalised: sum |FFT P|^2 = N^2 sum |P|^2
-        expected = diffraction_intensity(obj, probe, self.y, self.x)
+        expected = self._intensity(obj, probe)
         expected = expected * (probe.shape[-1] ** 2 * self.share / (1 - self.share))
         if self.weights is not None:
             expected = expected * (self.weights**2)[:, None, None]
@@ -327,9 +328,31 @@ class HeldOut:
         expected = expected + self.share * self.background
         counts = self.counts if self.mask is None else self.counts * self.mask
         expected = expected if self.mask is None else expected * self.mask
+        lit = np.flatnonzero(counts)  # few, of a share of few photons
         # a photon where nothing is expected counts as if a thousandth of the share had been
-        surprise = np.where(counts > 0, counts * np.log(expected + 1e-3 * self.share), 0)
-        return (expected - surprise).sum((1, 2), dtype=np.float64)
+        surprise = counts.ravel()[lit] * np.log(expected.ravel()[lit] + 1e-3 * self.share)
+        of_pattern = np.bincount(lit // counts[0].size, surprise, len(counts))
+        return expected.sum((1, 2), dtype=np.float64) - of_pattern
+
+    def _intensity(self, obj: np.ndarray, probe: np.ndarray) -> np.ndarray:
+        """What `diffraction_intensity` gives, (m, N, N); probes that stay where they are are shifted once."""
+        import torch
+
+        from fly64_nb.methods.passes import add_power, windows_times
+
+        modes = probe.reshape(-1, *probe.shape[-2:]).astype(np.complex64)
+        (top, dy), (left, dx) = (split_position(c, modes.shape[-1]) for c in (self.y, self.x))
+        told = (modes, dy, dx)
+        if self.shifted is None or not all(map(np.array_equal, told, self.shifted[0])):
+            shifted = np.stack([fourier_shift(mode, dy, dx) for mode in modes], 1)
+            self.shifted = told, torch.from_numpy(shifted.reshape(-1, *modes.shape[1:]))
+        probes = self.shifted[1]
+        starts = torch.from_numpy(np.stack([top, left], 1))
+        windows = torch.from_numpy(np.ascontiguousarray(obj, np.complex64))
+        far = torch.fft.fft2(windows_times(windows, starts, probes, torch.empty_like(probes)), norm="ortho")
+        power = torch.empty((len(starts), *modes.shape[1:]))
+        add_power(far.unflatten(0, (len(starts), -1)), power, keep=False)
+        return np.fft.fftshift(power.numpy(), axes=(1, 2))
 
     def look(self, epoch: int, obj: np.ndarray, probe: np.ndarray) -> None:
         """Judge an epoch: keep it, or count it as worse."""
