@@ -70,6 +70,7 @@ NUMERICAL = {
     "skimage": ("scikit-image",),
     "torch": ("torch",),
     "torchmetrics": ("torchmetrics",),
+    "numba": ("numba",),
     "ptychi": ("ptychi",),
     "keras": ("keras", "tensorflow"),
     "tensorflow": ("tensorflow",),
