@@ -114,6 +114,10 @@ class NotebookShell(InteractiveShell):
         super().__init__(config=Config(HistoryManager={"enabled": False}), **kwargs)
         self.display_formatter.active_types = self.display_formatter.format_types  # HTML and pictures as well
         self.enable_matplotlib("inline")
+        import matplotlib
+
+        # at the top of the panel; else every drawing looks for tick labels there: the same picture, a tenth later
+        matplotlib.rcParams["axes.titley"] = 1.0
 
     def describe_figures(self, describe: Callable[[Any], str] | None) -> None:
         """Show figures with alternative text; asked before each cell, as importing pyplot sets how they are shown."""
