@@ -20,9 +20,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARIES = (
-    "distributed", "h5py", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "nbdev.test", "numpy", "pandas",
-    "numba", "ptychi.api.task", "pydantic", "rich.console", "scipy.constants", "scipy.ndimage", "scipy.signal", "scipy.stats",
-    "skimage.metrics", "torch", "torchmetrics.functional.image", "tqdm.auto", "typer",
+    "distributed", "h5py", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "nbdev.test", "numba", "numpy",
+    "pandas", "ptychi.api.task", "pydantic", "rich.console", "scipy.constants", "scipy.ndimage", "scipy.signal",
+    "scipy.stats", "skimage.metrics", "torch", "torchmetrics.functional.image", "tqdm.auto", "typer",
 )  # fmt: skip
 # several run side by side, and each would take all cores
 ONE_THREAD = dict.fromkeys(
