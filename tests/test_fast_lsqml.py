@@ -144,6 +144,21 @@ def test_the_same_with_a_fixed_probe_and_separate_steps(small, changes):
     )
 
 
+def test_the_light_of_a_kept_probe_is_averaged_as_by_pty_chi(small):
+    """It is added up once, and goes into the preconditioner in the epochs in which pty-chi's would."""
+    data, origin = small
+    seen = []
+    for task_class in (PtychographyTask, FastLSQMLTask):
+        made = options(origin, len(data["diffraction_data"]), "gaussian", probe=False, joint=False)
+        with task_class(made, **data) as task:
+            lights = []
+            for _ in range(12):
+                task.run(1)
+                lights.append(task.reconstructor.parameter_group.object.preconditioner.clone())
+            seen.append(torch.stack(lights))
+    assert torch.allclose(*seen, rtol=1e-12) and not torch.equal(seen[0][1], seen[0][2])
+
+
 @pytest.mark.parametrize("noise,batches", list(itertools.product(["poisson", "gaussian"], ["random", "compact"])))
 def test_single_precision_loses_nothing(small, noise, batches):
     """LSQML amplifies rounding; the fast form must be as near to the double result as pty-chi's own class is."""

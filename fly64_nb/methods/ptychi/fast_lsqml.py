@@ -373,6 +373,21 @@ class _StepLengths(_Directions):
     def build_cached_variables(self) -> None:
         super().build_cached_variables()
         self._preconditioner: tuple[Any, Any] = (None, None)  # illumination, and the weights that follow from it
+        self._light: tuple[Any, Any] = (None, None)  # a probe that stays, and its light on the object
+
+    def update_preconditioners(self) -> None:
+        """By pty-chi's rule; the light of a probe and of positions that stay is added up once."""
+        obj, probe = self.parameter_group.object, self.parameter_group.probe
+        if not self._keep_shifted or obj.preconditioner is None:
+            return super().update_preconditioners()
+        since = self.current_epoch - probe.optimization_plan.start
+        if since > 0 and (since < 10 or since % 10 == 0):
+            if self._light[0] is None or not torch.equal(self._light[0], probe.data):
+                all_modes = obj.options.build_preconditioner_with_all_modes
+                places = self.parameter_group.probe_positions
+                light = obj.calculate_illumination_map(probe, places, use_all_modes=all_modes)
+                self._light = probe.data.clone(), light
+            obj.preconditioner = (obj.preconditioner + self._light[1]) / 2
 
     def _preconditioned(self, gradient: torch.Tensor) -> torch.Tensor:
         """The object's direction, (h, w)."""
