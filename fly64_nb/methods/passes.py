@@ -81,7 +81,8 @@ def windows_times(
         return out
     windows = cut_windows(image, starts, torch.empty((len(starts), *out.shape[1:]), dtype=out.dtype, device=out.device))
     factors = factors if which is None else factors[which]
-    return torch.mul(windows.repeat_interleave(len(out) // len(starts), 0), factors, out=out)
+    shared = len(out) // len(starts)
+    return torch.mul(windows if shared == 1 else windows.repeat_interleave(shared, 0), factors, out=out)
 
 
 def rows_of(factors: torch.Tensor, patterns: torch.Tensor, which: torch.Tensor | None) -> np.ndarray:
@@ -143,7 +144,9 @@ def add_conj_times(
         _add_conj_times(image.numpy(), starts.numpy(), factors.numpy(), rows_of(factors, waves, which), waves.numpy())
     else:
         factors = factors if which is None else factors[which]
-        add_windows(image, starts, (factors.conj() * waves).unflatten(0, (len(starts), -1)).sum(1))
+        products = factors.conj() * waves
+        shared = len(waves) // len(starts)
+        add_windows(image, starts, products if shared == 1 else products.unflatten(0, (-1, shared)).sum(1))
 
 # %% ../../nbs/methods/passes.ipynb #34a35149
 @compiled("void(c[:,:,::1], f[:,::1], b1)")

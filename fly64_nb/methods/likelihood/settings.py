@@ -38,7 +38,7 @@ class LikelihoodSettings:
     update_intensities : bool
         Find the light of each exposure ([brightness](brightness.ipynb)), or take all as equally bright.
     threads : int
-        CPU threads of torch.
+        CPU threads of torch's FFTs; what is done between them takes one.
     device : str
         ``"cpu"``, or ``"gpu"`` (``"auto"`` takes a GPU when there is one).
     """
