@@ -137,7 +137,7 @@ def schedule(settings: LsqmlSettings) -> list[Part]:
         left -= cut[-1].epochs
     return [part for part in cut if part.epochs]
 
-
+# %% ../../../nbs/methods/ptychi/solver.ipynb #79f8d566
 ALONE = 2.2  # times pty-chi's half step of the object alone, for a probe that is kept
 
 
