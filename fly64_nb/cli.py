@@ -197,7 +197,7 @@ DESIGN = (
         str,
         "",
         "Sizes and epochs, with the time on two cores: tiny (does it work; 3 min), quick (the default; 14 min), full"
-        " (to decide on; an hour), paper (by extrapolation a night).",
+        " (to decide on; about an hour), paper (by extrapolation a night).",
     ),
     option("--doses", str, "", "Doses, such as 3e2,1e3,1e4."),
     *CONDITIONS,
