@@ -466,6 +466,8 @@ def study_comparison(
 # %% ../nbs/06_comparison.ipynb #5f2b453a
 def write_comparison(folder: str | Path, result: Comparison, figures_made: Mapping[str, Any]) -> None:
     """Write ``metrics.csv``, ``aligned.npz``, ``flat_objects.npz`` where there are such, and the pictures."""
+    from fly64_nb.show.style import drawn
+
     folder = Path(folder)
     with atomic_path(folder / "metrics.csv") as temporary:
         result.table.to_csv(temporary, index=False)
@@ -494,5 +496,4 @@ def write_comparison(folder: str | Path, result: Comparison, figures_made: Mappi
         write_npz(folder / "flat_objects.npz", {**result.flat_objects, "_metadata": where})
     for name, figure in figures_made.items():
         with atomic_path(folder / f"{name}.png") as temporary:
-            figure.set_layout_engine(None)  # its panels have their places since it was shown
-            figure.savefig(temporary, dpi=110, pil_kwargs={"compress_level": 1})  # twice a page's width
+            temporary.write_bytes(drawn(figure))

@@ -45,8 +45,8 @@ class Request:
         Threads of PyTorch and TensorFlow; that of BLAS is always one.
     gpu : bool
         Whether the job may see the GPU of its worker.
-    describe : str
-        Function that puts a figure into words, ``module:function``; imported when the first figure is shown.
+    picture : str
+        Function that draws a figure, ``module:function``; imported when the first figure is shown.
     """
 
     notebook: str
@@ -59,7 +59,7 @@ class Request:
     imports: tuple[str, ...] = ()
     threads: int = 1
     gpu: bool = False
-    describe: str = "fly64_nb.show.style:describe"
+    picture: str = "fly64_nb.show.style:picture"
 
 # %% ../../nbs/engine/fork.ipynb #540d8ca4
 REFUSED = 2  # exit status of a notebook that refused its input
@@ -145,9 +145,9 @@ def run_request(request: Request) -> int:
 
     from fly64_nb.engine.notebook import run_notebook
 
-    describe = _imported_when_called(request.describe)
+    picture = _imported_when_called(request.picture)
     try:
-        run_notebook(request.notebook, request.output, dict(request.parameters), request.cwd, describe)
+        run_notebook(request.notebook, request.output, dict(request.parameters), request.cwd, picture)
     except PapermillExecutionError as error:
         print("".join(f"{line}\n" for line in error.traceback), error, sep="", file=sys.stderr)
         return STATUS_OF.get(error.ename, 1)

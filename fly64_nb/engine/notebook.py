@@ -119,19 +119,9 @@ class NotebookShell(InteractiveShell):
         # at the top of the panel; else every drawing looks for tick labels there: the same picture, a tenth later
         matplotlib.rcParams["axes.titley"] = 1.0
 
-    def describe_figures(self, describe: Callable[[Any], str] | None) -> None:
-        """Show figures with alternative text; asked before each cell, as importing pyplot sets how they are shown."""
-        from IPython.core.pylabtools import retina_figure
-
-        def picture(figure: Any) -> tuple[bytes, dict[str, Any]] | None:
-            # the layout is found once and the figure drawn once, not once more for its edges; and quickly packed
-            if engine := figure.get_layout_engine():
-                engine.execute(figure)
-                figure.set_layout_engine(None)  # with "none" Matplotlib still draws twice
-            drawn = retina_figure(figure, bbox_inches=None, pil_kwargs={"compress_level": 1})
-            return drawn and (drawn[0], {**drawn[1], **({"alt": describe(figure)} if describe else {})})
-
-        if "matplotlib.figure" in sys.modules:
+    def show_figures(self, picture: Callable[[Any], tuple[bytes, dict[str, Any]]] | None) -> None:
+        """Show figures as `picture` draws them; asked before each cell, as importing pyplot sets how they are shown."""
+        if picture and "matplotlib.figure" in sys.modules:
             self.display_formatter.formatters["image/png"].for_type(sys.modules["matplotlib.figure"].Figure, picture)
 
     def enable_gui(self, gui: str | None = None) -> None:
@@ -172,7 +162,7 @@ class ShellEngine(Engine):
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, save_to: str, describe: Callable[[Any], str] | None = None, **kwargs: Any
+        cls, nb_man: Any, kernel_name: str, save_to: str, picture: Callable[..., Any] | None = None, **kwargs: Any
     ) -> None:
         """Run the cells until one fails; `save_to` gets the notebook every few seconds."""
         shell = NotebookShell.instance()
@@ -185,7 +175,7 @@ class ShellEngine(Engine):
             if cell.cell_type != "code" or not cell.source.strip():
                 continue
             nb_man.cell_start(cell, index)
-            shell.describe_figures(describe)
+            shell.show_figures(picture)
             done, cell.outputs = shell.run_for_notebook(cell.source, streams)
             cell.execution_count = done.execution_count
             if not done.success:
@@ -204,7 +194,7 @@ def run_notebook(
     output: str | Path,
     parameters: dict[str, Any],
     cwd: str | Path,
-    describe: Callable[[Any], str] | None = None,
+    picture: Callable[[Any], tuple[bytes, dict[str, Any]]] | None = None,
 ) -> None:
     """Run a notebook with papermill in this process, without its cells tagged ``example``.
 
@@ -216,8 +206,8 @@ def run_notebook(
         Papermill parameters.
     cwd : path
         Folder to run in.
-    describe : callable, optional
-        Alternative text of a figure.
+    picture : callable, optional
+        PNG and metadata of a figure; by default as Jupyter draws it.
 
     Raises
     ------
@@ -239,5 +229,5 @@ def run_notebook(
         request_save_on_cell_execute=False,
         cwd=str(cwd),
         save_to=str(output),
-        describe=describe,
+        picture=picture,
     )

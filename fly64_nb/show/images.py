@@ -233,7 +233,10 @@ def show_comparison(
     images = {"truth": truth, **methods}
     phases = phases or {name: np.angle(image) for name, image in images.items()}
     h, w = truth.shape
-    fig, axes = grid(4, (2.9,) * len(images), 2.9 * h / w, 0.8, 1.0, (0.4, 0.2), sharex=True, sharey=True)
+    fig, axes = grid(4, (2.9,) * len(images), 2.9 * h / w, 0.8, 1.0, (0.4, 0.2))
+    for ax in axes.flat:
+        if ax is not axes[2, 0]:
+            ax.set(xticks=[], yticks=[])  # one panel's numbers are enough, and ticks take long to draw
     extent = extent_of((h, w), origin)
     amplitudes = {name: np.abs(image) for name, image in images.items()}
     _show_channel(axes[:2], amplitudes, "amplitude", "transmission", AMPLITUDE, extent)

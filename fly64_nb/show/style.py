@@ -5,8 +5,10 @@
 # %% ../../nbs/show/style.ipynb #b0dee1ba
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +17,8 @@ from matplotlib.figure import Figure
 
 # %% auto #0
 __all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'SPLIT_COLOURS', 'COLOURS', 'MARKERS',
-           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'grid', 'robust_limits', 'panels', 'describe']
+           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'grid', 'robust_limits', 'panels', 'describe',
+           'drawn', 'picture']
 
 # %% ../../nbs/show/style.ipynb #b9255439
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
@@ -224,3 +227,25 @@ def describe(fig: Figure, longest: int = 1000) -> str:
     parts = fig.get_suptitle().replace("\n", " "), *map(_panel_in_words, fig.axes)
     text = ". ".join(part for part in parts if part) or "Figure"
     return text if len(text) <= longest else text[:longest].rsplit(" ", 1)[0] + " ..."
+
+# %% ../../nbs/show/style.ipynb #6630187b
+_DRAWN: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
+
+
+def drawn(fig: Figure) -> bytes:
+    """A figure as PNG, at most 2 x `PAGE_WIDTH` x 100 pixels wide; asked again, it is what was drawn first."""
+    if fig not in _DRAWN:
+        # the layout is found once and the figure drawn once, not once more for its edges; and quickly packed
+        if engine := fig.get_layout_engine():
+            engine.execute(fig)
+            fig.set_layout_engine(None)  # with "none" Matplotlib still draws twice
+        held, dpi = io.BytesIO(), min(2 * fig.dpi, 200 * PAGE_WIDTH / fig.get_figwidth())
+        fig.savefig(held, format="png", dpi=dpi, bbox_inches=None, pil_kwargs={"compress_level": 1})
+        _DRAWN[fig] = held.getvalue()
+    return _DRAWN[fig]
+
+
+def picture(fig: Figure) -> tuple[bytes, dict[str, Any]]:
+    """A figure for a notebook: PNG, and as metadata its size on a page and what it shows."""
+    width, height = (round(side * fig.dpi) for side in fig.get_size_inches())
+    return drawn(fig), {"width": width, "height": height, "alt": describe(fig)}

@@ -115,7 +115,8 @@ class Diffraction(keras.layers.Layer):
     def _signed_probe(self) -> tuple[Any, Any]:
         sign = ops.convert_to_tensor(self.checkerboard / self.window)  # the Fourier transform is orthonormal
         pairs = ops.reshape(self.probe, (self.modes, self.window, self.window, 2))
-        return pairs[..., 0] * sign, pairs[..., 1] * sign
+        real, imaginary = ops.unstack(pairs, axis=-1)
+        return real * sign, imaginary * sign
 
     def light(self) -> Any:
         """Intensity of all modes over its maximum on the patch's grid, (m, m)."""
@@ -128,7 +129,8 @@ class Diffraction(keras.layers.Layer):
         patches = ops.convert_to_tensor(patches)
         pr, pi = self._signed_probe()
         # what differs from the flat object is nothing outside the support
-        er, ei = (part[:, None] for part in (patches[..., 0] - 1.0, patches[..., 1]))
+        er, ei = (ops.expand_dims(part, 1) for part in ops.unstack(patches, axis=-1))
+        er = er - 1.0
         cr, ci = self._cut(pr), self._cut(pi)
         pad = [(0, 0), (0, 0), (self.edge, self.edge), (self.edge, self.edge)]
         change = ops.fft2((ops.pad(er * cr - ei * ci, pad), ops.pad(er * ci + ei * cr, pad)))
@@ -166,16 +168,17 @@ def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:
 
     Row a of a matrix samples at ``a + offset`` with a sinc under a Hann window of `half_width` pixels to either side.
     """
-    offset = ops.convert_to_tensor(offset)
-    step = np.subtract.outer(np.arange(size), np.arange(size)).astype(np.float32)
-    sign = ops.convert_to_tensor(1 - 2 * (np.abs(step) % 2))
-    distance = ops.convert_to_tensor(step) + ops.expand_dims(ops.expand_dims(offset, -1), -1)
-    # sin(pi (n + d)) = (-1)^n sin(pi d): one sine a matrix instead of one an element
-    sine = ops.sin(np.pi * offset)[..., None, None] * sign
+    offset = ops.expand_dims(ops.convert_to_tensor(offset), -1)
+    # an element depends on its row less its column: one line of numbers a matrix
+    step = np.arange(1 - size, size, dtype=np.float32)
+    distance = ops.convert_to_tensor(step) + offset
+    # sin(pi (n + d)) = (-1)^n sin(pi d): one sine a matrix
+    sine = ops.sin(np.pi * offset) * ops.convert_to_tensor(1 - 2 * (np.abs(step) % 2))
     near = ops.abs(distance) < 1e-4
     sinc = ops.where(near, 1.0, sine / ops.where(near, 1.0, np.pi * distance))
     window = ops.cos(distance * (np.pi / (2 * half_width))) ** 2
-    return ops.where(ops.abs(distance) < half_width, sinc * window, 0.0)
+    line = ops.where(ops.abs(distance) < half_width, sinc * window, 0.0)
+    return ops.take(line, np.subtract.outer(np.arange(size), np.arange(size)) + size - 1, -1)
 
 # %% ../../../nbs/methods/networks/layers.ipynb #a557ac09
 @keras.saving.register_keras_serializable("fly64_nb")
@@ -209,12 +212,14 @@ class MergePatches(keras.layers.Layer):
         offset = positions[:, :, None] - positions[:, None, :]  # (n, i, j, 2)
         along_y, along_x = (shift_matrices(offset[..., k], size) for k in (0, 1))
         lit = ops.broadcast_to(light, ops.shape(patches)[:-1])
-        weighted = ops.stack([patches[..., 0] * light, patches[..., 1] * light, lit], 3)  # (n, j, y, 3, x)
+        real, imaginary = ops.unstack(patches, axis=-1)
+        weighted = ops.stack([real * light, imaginary * light, lit], 3)  # (n, j, y, 3, x)
         weighted = ops.reshape(weighted, (-1, 1, members, size, 3 * size))
         moved = ops.reshape(ops.matmul(along_y, weighted), (-1, members, members, size, 3, size))
         # the sum over j is part of the second product
         moved = ops.reshape(ops.transpose(moved, (0, 1, 4, 3, 2, 5)), (-1, members, 3 * size, members * size))
         along_x = ops.reshape(ops.transpose(along_x, (0, 1, 2, 4, 3)), (-1, members, members * size, size))
         total = ops.reshape(ops.matmul(moved, along_x), (-1, members, 3, size, size))
-        summed = ops.transpose(total[:, :, :2], (0, 1, 3, 4, 2)) + self.epsilon * patches
-        return summed / (ops.maximum(total[:, :, 2], 0) + self.epsilon)[..., None]
+        real, imaginary, lit = ops.unstack(total, axis=2)
+        summed = ops.stack([real, imaginary], -1) + self.epsilon * patches
+        return summed / ops.expand_dims(ops.maximum(lit, 0) + self.epsilon, -1)

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['REMEDIES', 'Target', 'Batch', 'TrainingSettings', 'profile_settings', 'best_precision', 'split_photons',
-           'validation_rows', 'Examples', 'batches', 'Optics', 'known_optics', 'identity', 'make_network',
-           'step_function', 'mean_loss', 'pieces', 'fit_network', 'train_network', 'device_name',
-           'reconstruct_with_network']
+           'validation_rows', 'Examples', 'batches', 'Optics', 'known_optics', 'identity', 'make_network', 'mean_loss',
+           'pieces', 'fit_network', 'train_network', 'device_name', 'reconstruct_with_network']
 
 # %% ../../../nbs/methods/networks/learning.ipynb #0fec818c
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -277,17 +276,6 @@ def make_network(
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
 
-def step_function(step: Callable[[Batch], dict[str, Any]]) -> Callable[[Batch], dict[str, Any]]:
-    """A step of a Keras model, as a graph where Keras works on TensorFlow; elsewhere as it is."""
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return step
-    import tensorflow as tf
-
-    return tf.function(step, reduce_retracing=True, jit_compile=False)
-
-
 def mean_loss(network: PatchNetwork, step: Callable[[Batch], dict[str, Any]], shown: Iterable[Batch]) -> float:
     """Mean loss of the steps on some batches, by their sizes."""
     network.reset_metrics()
@@ -318,6 +306,8 @@ def fit_network(
     import keras
     import pandas as pd
 
+    from fly64_nb.methods.networks.graphs import adam, as_graph
+
     settings, members, positions = training.settings, training.members, len(training.rows)
     size = min(max(1, settings.batch // members), positions // members)
     steps = positions // members // size
@@ -325,9 +315,9 @@ def fit_network(
     # photons of the validation patterns are dealt once, so that epochs can be compared
     checks = validation.batch(validation.groups(settings.seed), np.random.default_rng([settings.seed, 1, 1]))
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
-    network.compile(keras.optimizers.Adam(rate), jit_compile=False)
+    network.compile(adam(rate), jit_compile=False)
     network.optimizer.build(network.trainable_variables)
-    train, check = step_function(network.train_step), step_function(network.test_step)
+    train, check = as_graph(network.train_step), as_graph(network.test_step)
     patience, shown = max(3, round(settings.patience * epochs)), batches(training, size)
     best, weights, rows = (np.inf, 0), network.get_weights(), []
     for epoch in range(1, epochs + 1):

@@ -5,12 +5,15 @@
 # %% ../../../nbs/methods/networks/patch_networks.ipynb #ad0e6111
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...data.files import FormatError, atomic_path
 from .checkpoints import CHECKPOINT_CLASSES, read_checkpoint_record
 from .layers import Diffraction, MergePatches, pairs_to_patches  # before Keras, see there
+from .graphs import as_graph
 
 import keras
 import numpy as np
@@ -124,12 +127,17 @@ class PatchNetwork(keras.Model):
 
     def predict_patches(self, amplitude: np.ndarray, batch: int = 64) -> np.ndarray:
         """Complex patches (n, m, m) of diffraction amplitudes (n, N, N), as stored in the datasets."""
-        found = self.predict(
-            {"amplitude": amplitude[:, None], "positions": np.zeros((len(amplitude), 1, 2), np.float32)},
-            batch,
-            verbose=0,
-        )
-        return pairs_to_patches(found[:, 0])
+        found = np.empty((len(amplitude), self.support, self.support), np.complex64)
+        rows = -(-len(amplitude) // -(-len(amplitude) // batch))  # all batches alike: each size is compiled anew
+        for i in range(0, len(amplitude), rows):
+            here = slice(max(0, min(i, len(amplitude) - rows)), i + rows)
+            found[here] = pairs_to_patches(self._answer({"amplitude": amplitude[here, None]}))[:, 0]
+        return found
+
+    @cached_property
+    def _answer(self) -> Callable[[dict[str, np.ndarray]], Any]:
+        """The network as a graph, traced when it is first asked."""
+        return as_graph(lambda inputs: self(inputs))
 
 # %% ../../../nbs/methods/networks/patch_networks.ipynb #49c1dc47
 @keras.saving.register_keras_serializable("fly64_nb")

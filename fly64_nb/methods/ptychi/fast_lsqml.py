@@ -22,7 +22,6 @@ from ptychi.api.options.lsqml import LSQMLOptions
 from ptychi.api.task import PtychographyTask
 from ptychi.data_structures.parameter_group import PlanarPtychographyParameterGroup
 from ptychi.forward_models import PtychographyPoissonNoiseModel
-from ptychi.maths import trim_mean
 from ptychi.reconstructors.lsqml import LSQMLReconstructor
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,17 +32,18 @@ from fly64_nb.methods.ptychi.lsqml_passes import (
     conj_times,
     gaussian_pull,
     object_products,
+    poisson_look,
     poisson_numerator,
     poisson_pull,
-    poisson_xi,
     ramped,
     real_inner,
     squared_difference,
+    weighted,
 )
 from ..windows import cut_windows, shift_ramps
 
 # %% auto #0
-__all__ = ['CHUNK', 'KEPT_BYTES', 'not_compared', 'FastLSQMLReconstructor', 'FastLSQMLTask', 'differs_from_stock',
+__all__ = ['CHUNK', 'KEPT_BYTES', 'not_compared', 'trimmed_mean', 'FastLSQMLReconstructor', 'FastLSQMLTask', 'differs_from_stock',
            'reason_for_stock']
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #310ecb19
@@ -117,7 +117,7 @@ class _Chunk:
     rows: slice  # in the batch
     places: torch.Tensor  # (n,) the same rows in the scan
     starts: torch.Tensor  # (n, 2) first row and column of each window of the object
-    ramps: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # along y and x, and the two that undo them
+    ramps: tuple[torch.Tensor, ...]  # along y and x, and the two that undo them; none where no probe is shifted
     counts: torch.Tensor  # (n, h, w)
     patches: torch.Tensor  # of the object
     intensity: torch.Tensor  # predicted
@@ -127,6 +127,7 @@ class _Chunk:
     probes: Sequence[torch.Tensor] = ()  # of each mode: the first shifted (k, h, w), others as they are (1, h, w)
     which: Sequence[torch.Tensor | None] = ()  # rows of these for the patterns (n,), or as many as they are, or one
     curvature: torch.Tensor = None  # sum xi^2 I of each pattern
+    alpha: torch.Tensor = None  # step of the far field, as far as it is known
     waves: Sequence[torch.Tensor] = ()  # far fields of each mode; then minus what the exit wave changes by
 
 
@@ -141,7 +142,7 @@ class _WholeBatches(Dataset):
 
     def __getitems__(self, indices: Any) -> tuple[torch.Tensor, torch.Tensor]:
         indices = torch.as_tensor(indices, device=self.dataset.patterns.device)
-        return indices, self.dataset.patterns[indices]
+        return indices, torch.index_select(self.dataset.patterns, 0, indices)
 
 
 CHUNK = 2**18  # pixels of patterns that are worked on at a time, on a CPU
@@ -186,6 +187,7 @@ class _Scan(LSQMLReconstructor):
         self._keep_windows = group.probe_positions.optimizable or not self._probe_idle
         small = 8 * len(positions) * int(np.prod(self._window)) <= KEPT_BYTES
         self._keep_shifted = self._probe_stays and not group.probe_positions.optimizable and small
+        self._needs_ramps = not (self._keep_shifted and self._probe_idle)
         self._shifted: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)  # a probe, and that for each row
 
     def _place(self, rows: Any = slice(None)) -> None:
@@ -227,7 +229,7 @@ class _Batches(_Scan):
         whole = [
             indices,
             self._starts[indices],
-            *(r[indices] for r in (*self._ramps, *self._back)),
+            *(r[indices] for r in (*self._ramps, *self._back) if self._needs_ramps),
             counts.to(self._mask.dtype),
             self._array("patches", n, True),
             *(self._array(name, n) for name in ("intensity", "xi")),
@@ -252,8 +254,9 @@ class _Forward(_Batches):
 
     accumulated_fourier_error: Any
 
-    def _forward(self, chunks: list[_Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(self, indices: torch.Tensor, chunks: list[_Chunk]) -> tuple[torch.Tensor, torch.Tensor]:
         """Probes, far fields and intensities of every chunk; sums of the displayed loss and of the Fourier error."""
+        before = float(self.alpha_psi_far_all_pos[indices].mean()) if self._poisson else 0.0
         obj, probe = self._views()
         kept = self._kept_probes(probe[0]) if self._keep_shifted else None
         spectrum = None if self._keep_shifted else torch.fft.fft2(probe[0])
@@ -265,26 +268,33 @@ class _Forward(_Batches):
             c.probes = [kept if spectrum is None else self._shifted_probes(c, spectrum), *weaker]
             c.which = [c.places if spectrum is None else None, *(None for _ in weaker)]
             c.waves = [self._propagated(c, mode, obj) for mode in range(len(probe))]
-            loss += squared_difference(c.intensity, c.counts, (1e-7, 1e-7))  # as ptychi.metrics.MSELossOfSqrt
+            loss += self._look(c, before)
             if self.options.momentum_acceleration_gain > 0:
                 error += squared_difference(c.intensity, c.counts, (0.0, 1e-30))
-            if self._poisson:  # without light the numerator is zero as well
-                c.curvature = poisson_xi(c.intensity, c.counts, self._mask, c.xi).clamp_(min=1e-30)
         return loss, error
+
+    def _look(self, c: _Chunk, before: float) -> float | torch.Tensor:
+        """The displayed loss, as `ptychi.metrics.MSELossOfSqrt`; for Poisson also what the step needs to know."""
+        if not self._poisson:
+            return squared_difference(c.intensity, c.counts, (1e-7, 1e-7))
+        c.curvature, numerator, loss = poisson_look(c.intensity, c.counts, self._mask, before, c.xi)
+        c.curvature.clamp_(min=1e-30)  # without light the numerator is zero as well
+        c.alpha = _half_way(before, numerator / c.curvature)
+        return loss
 
     def _shifted_probes(self, c: _Chunk, spectrum: torch.Tensor) -> torch.Tensor:
         """The strongest mode, shifted by each pattern's fraction of a pixel, from its spectrum; (n, h, w)."""
         return torch.fft.ifft2(ramped(spectrum, c.ramps[0], c.ramps[1], c.scratch))
 
     def _kept_probes(self, probe: torch.Tensor) -> torch.Tensor:
-        """The same of a probe that stays as it is, for the whole scan, once; it changes where pty-chi rescales it."""
+        """The same of a probe that stays as it is, for the whole scan, once; between epochs pty-chi may rescale it."""
         of, shifted = self._shifted
-        if of is None or shifted is None or not torch.equal(of, probe):
+        if shifted is None or self.current_minibatch == 0 and not torch.equal(of, probe):
             shifted = torch.empty((len(self._starts), *self._window), dtype=probe.dtype, device=probe.device)
             spectrum = torch.fft.fft2(probe)
-            for rows in torch.arange(len(shifted), device=probe.device).split(self._at_a_time):
-                along_y, along_x = (ramp[rows] for ramp in self._ramps)
-                shifted[rows] = torch.fft.ifft2(spectrum * along_y * along_x)
+            for part, along_y, along_x in zip(*(t.split(self._at_a_time) for t in (shifted, *self._ramps))):
+                scratch = self._array("scratch", len(part), True)
+                torch.fft.ifft2(ramped(spectrum, along_y, along_x, scratch), out=part)
             self._shifted = probe.clone(), shifted
         return shifted
 
@@ -302,9 +312,8 @@ class _Forward(_Batches):
             self.accumulated_fourier_error = 0.0
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #b95970d0
-def _poisson_step(c: _Chunk, before: float) -> torch.Tensor:
+def _half_way(before: float, wanted: torch.Tensor) -> torch.Tensor:
     """Half the step before, half the step that the quadratic model asks for, in [0, 1]; (n,)."""
-    wanted = poisson_numerator(c.intensity, c.counts, c.xi, before) / c.curvature
     return wanted.add_(before).mul_(0.5).clamp_(0, 1)
 
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #d829214c
@@ -323,13 +332,13 @@ class _FarField(_Forward):
         """Move every far field along its likelihood; what the exit wave changes by takes the far field's place."""
         alphas = None
         if self._poisson:
-            before = float(self.alpha_psi_far_all_pos[indices].mean())
-            before = float(torch.cat([_poisson_step(c, before) for c in chunks]).mean())
+            before = float(torch.cat([c.alpha for c in chunks]).mean())
             # pty-chi's perturbation, from the same stream
             alphas = torch.randn(len(indices), device=self._mask.device).to(self._mask.dtype) * 1e-2
         for c in chunks:
             if alphas is not None:
-                alphas[c.rows] += _poisson_step(c, before)
+                numerator = poisson_numerator(c.intensity, c.counts, c.xi, before)
+                alphas[c.rows] += _half_way(before, numerator / c.curvature)
             for wave in c.waves:
                 self._pull(c, wave, None if alphas is None else alphas[c.rows])
             c.waves = [torch.fft.ifft2(wave) for wave in c.waves]
@@ -395,7 +404,8 @@ class _StepLengths(_Directions):
         if self._preconditioner[0] is not illumination:
             floor = illumination.max() * self.options.preconditioning_damping_factor
             self._preconditioner = (illumination, -1 / torch.sqrt(illumination**2 + floor**2))
-        return gradient * self._preconditioner[1]
+            self._direction = torch.empty_like(gradient)
+        return weighted(gradient, self._preconditioner[1], self._direction)
 
     def _step_lengths(
         self, chunks: list[_Chunk], direction: torch.Tensor, probe_direction: torch.Tensor
@@ -464,6 +474,12 @@ class _Positions(_StepLengths):
         positions.step_optimizer()
         self._place(indices)
 
+# %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #cd45e029
+def trimmed_mean(values: torch.Tensor) -> float:
+    """Mean (n,) without the largest and the smallest twentieth, as `ptychi.maths.trim_mean` with a tenth."""
+    off = int(np.ceil(len(values) / 20 - 0.5))
+    return float(torch.sort(values)[0][off : len(values) - off].mean())
+
 # %% ../../../nbs/methods/ptychi/fast_lsqml.ipynb #c16b9702
 class FastLSQMLReconstructor(_Positions):
     """pty-chi's LSQML for one slice and incoherent modes, with the same results in a fraction of the time."""
@@ -484,7 +500,7 @@ class FastLSQMLReconstructor(_Positions):
         buffers.alpha_probe_all_pos[indices] = of_probe
         obj, probe = self._views()
         if not compact and group.object.optimization_enabled(self.current_epoch):
-            obj.add_(direction, alpha=float(trim_mean(of_object, 0.1, dim=0)) * group.object.step_size)
+            obj.add_(direction, alpha=trimmed_mean(of_object) * group.object.step_size)
         if group.probe.optimization_enabled(self.current_epoch):
             share = 1 / len(self.dataloader) if compact else 1
             probe.add_(probe_direction, alpha=float(of_probe.mean()) * share * group.probe.step_size)
@@ -497,7 +513,7 @@ class FastLSQMLReconstructor(_Positions):
         self.indices.append(indices)
         rescaling = self.current_epoch == 0 and self.options.rescale_probe_intensity_in_first_epoch
         chunks = self._chunks(indices, y_true)
-        loss, error = self._forward(chunks)
+        loss, error = self._forward(indices, chunks)
         self._note_fourier_error(error / self._window[0] / self._window[1])
         if rescaling:
             self.update_accumulated_intensities(y_true, torch.stack([c.intensity.sum() for c in chunks]))

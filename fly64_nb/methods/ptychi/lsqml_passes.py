@@ -11,8 +11,8 @@ import torch
 from ..passes import compiled, flat, fused, require_inside, rows_of, windows_times
 
 # %% auto #0
-__all__ = ['squared_difference', 'poisson_xi', 'poisson_numerator', 'poisson_pull', 'gaussian_pull', 'object_products',
-           'real_inner', 'both_products', 'ramped', 'add_ramped', 'conj_times']
+__all__ = ['squared_difference', 'poisson_numerator', 'poisson_look', 'poisson_pull', 'gaussian_pull', 'object_products',
+           'real_inner', 'both_products', 'ramped', 'add_ramped', 'weighted', 'conj_times']
 
 # %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #438107d9
 @compiled("f8(f[:,::1], f[:,::1], f8, f8)")
@@ -34,27 +34,6 @@ def squared_difference(intensity: torch.Tensor, counts: torch.Tensor, eps: tuple
         return _squared_difference(flat(intensity), flat(counts), *eps)
     return (torch.sqrt(intensity + eps[0]) - torch.sqrt(counts + eps[1])).square().sum()
 
-# %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #5e5a914a
-@compiled("void(f[:,::1], f[:,::1], f[::1], f[:,::1], f[::1])")
-def _poisson_xi(intensity, counts, mask, xi, curvature):
-    one, eps = xi.dtype.type(1), xi.dtype.type(1e-5)
-    for i in range(len(counts)):
-        seen, counted, excess, total = intensity[i], counts[i], xi[i], xi.dtype.type(0)
-        for k in range(len(mask)):
-            excess[k] = mask[k] * (one - counted[k] / (seen[k] + eps))
-            total += excess[k] * excess[k] * seen[k]
-        curvature[i] = total
-
-
-def poisson_xi(intensity: torch.Tensor, counts: torch.Tensor, mask: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
-    """Write ``1 - n / (I + 1e-5)`` times the mask (h, w) to `xi`; returns ``sum xi² I`` of each pattern, (n,)."""
-    if fused(counts):
-        curvature = torch.empty(len(counts), dtype=xi.dtype)
-        _poisson_xi(flat(intensity), flat(counts), flat(mask, 0), flat(xi), curvature.numpy())
-        return curvature
-    torch.sub(1, counts / (intensity + 1e-5), out=xi).mul_(mask)
-    return (xi.square() * intensity).sum((1, 2))
-
 # %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #c04b1131
 @compiled("void(f[:,::1], f[:,::1], f[:,::1], f8, f[::1])")
 def _poisson_numerator(intensity, counts, xi, alpha, out):
@@ -73,6 +52,44 @@ def poisson_numerator(intensity: torch.Tensor, counts: torch.Tensor, xi: torch.T
         _poisson_numerator(flat(intensity), flat(counts), flat(xi), alpha, out.numpy())
         return out
     return (xi * (intensity - counts / (1 - alpha * xi))).sum((1, 2))
+
+# %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #5e5a914a
+@compiled("f8(f[:,::1], f[:,::1], f[::1], f8, f[:,::1], f[:,::1])")
+def _poisson_look(intensity, counts, mask, alpha, xi, sums):
+    kind = xi.dtype.type
+    one, eps, tiny, alpha, loss = kind(1), kind(1e-5), kind(1e-7), kind(alpha), 0.0
+    for i in range(len(counts)):
+        seen, counted, excess = intensity[i], counts[i], xi[i]
+        curvature, numerator, squares = kind(0), kind(0), kind(0)
+        for k in range(len(mask)):
+            excess[k] = mask[k] * (one - counted[k] / (seen[k] + eps))
+            curvature += excess[k] * excess[k] * seen[k]
+            numerator += excess[k] * (seen[k] - counted[k] / (one - alpha * excess[k]))
+            difference = np.sqrt(seen[k] + tiny) - np.sqrt(counted[k] + tiny)
+            squares += difference * difference
+        sums[0, i], sums[1, i] = curvature, numerator
+        loss += squares
+    return loss
+
+
+def poisson_look(
+    intensity: torch.Tensor, counts: torch.Tensor, mask: torch.Tensor, alpha: float, xi: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]:
+    """Write ``xi = 1 - n / (I + 1e-5)`` times the mask (h, w).
+
+    Returns
+    -------
+    (n,) tensor, (n,) tensor, float or tensor
+        ``sum xi² I`` and ``sum xi (I - n / (1 - alpha xi))`` of each pattern;
+        ``sum (sqrt(I + 1e-7) - sqrt(n + 1e-7))²`` of all.
+    """
+    if fused(counts):
+        sums = torch.empty((2, len(counts)), dtype=xi.dtype)
+        loss = _poisson_look(flat(intensity), flat(counts), flat(mask, 0), alpha, flat(xi), sums.numpy())
+        return sums[0], sums[1], loss
+    torch.sub(1, counts / (intensity + 1e-5), out=xi).mul_(mask)
+    numerator = poisson_numerator(intensity, counts, xi, alpha)
+    return (xi.square() * intensity).sum((1, 2)), numerator, squared_difference(intensity, counts, (1e-7, 1e-7))
 
 # %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #a533a000
 @compiled("void(f[:,::1], f[:,::1], f[::1], f[::1], f8, c[:,::1])")
@@ -236,6 +253,22 @@ def add_ramped(spectra: torch.Tensor, along_y: torch.Tensor, along_x: torch.Tens
         _add_ramped(spectra.numpy(), flat(along_y), flat(along_x), total.numpy())
     else:
         total += (spectra * along_y * along_x).sum(0)
+
+# %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #479ec8ef
+@compiled("void(c[:,::1], f[:,::1], c[:,::1])")
+def _weighted(gradient, weights, out):
+    for row in range(len(out)):
+        g, w, product = gradient[row], weights[row], out[row]
+        for k in range(len(g)):
+            product[k] = complex(g[k].real * w[k], g[k].imag * w[k])
+
+
+def weighted(gradient: torch.Tensor, weights: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """A complex image times real weights, written to `out`; (h, w) all."""
+    if not fused(gradient):
+        return torch.mul(gradient, weights, out=out)
+    _weighted(gradient.numpy(), weights.numpy(), out.numpy())
+    return out
 
 # %% ../../../nbs/methods/ptychi/lsqml_passes.ipynb #fe48b29c
 @compiled("void(c[:,:,::1], c[:,:,::1], c[:,:,::1])")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -327,13 +328,19 @@ class HeldOut:
         if self.scaled:
             expected = expected * (self.counts.sum(dtype=np.float64) / expected.sum(dtype=np.float64))
         expected = expected + self.share * self.background
-        counts = self.counts if self.mask is None else self.counts * self.mask
         expected = expected if self.mask is None else expected * self.mask
-        lit = np.flatnonzero(counts)  # few, of a share of few photons
+        lit, photons = self._photons
         # a photon where nothing is expected counts as if a thousandth of the share had been
-        surprise = counts.ravel()[lit] * np.log(expected.ravel()[lit] + 1e-3 * self.share)
-        of_pattern = np.bincount(lit // counts[0].size, surprise, len(counts))
+        surprise = photons * np.log(expected.ravel()[lit] + 1e-3 * self.share)
+        of_pattern = np.bincount(lit // self.counts[0].size, surprise, len(self.counts))
         return expected.sum((1, 2), dtype=np.float64) - of_pattern
+
+    @cached_property
+    def _photons(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of all patterns, in one line, that count photons, and how many: few, of a share of few photons."""
+        counts = self.counts if self.mask is None else self.counts * self.mask
+        lit = np.flatnonzero(counts)
+        return lit, counts.ravel()[lit]
 
     def _intensity(self, obj: np.ndarray, probe: np.ndarray) -> np.ndarray:
         """What `diffraction_intensity` gives, (m, N, N); probes that stay where they are are shifted once."""
