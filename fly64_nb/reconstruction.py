@@ -32,7 +32,8 @@ from .study.layout import Layout, job_name
 
 # %% auto #0
 __all__ = ['ReconstructionJob', 'reconstruction_job', 'reconstruction_jobs', 'build_reconstruction_jobs', 'build_ptychi_jobs',
-           'run_ptychi_job', 'flat_dataset', 'noise_alone', 'flat_object_jobs', 'reconstruct_with', 'solver_decisions']
+           'run_ptychi_job', 'flat_dataset', 'noise_alone', 'flat_object_jobs', 'reconstruct_with', 'same_probe',
+           'solver_decisions']
 
 # %% ../nbs/05_reconstruction.ipynb #0069cc0b
 @dataclass(frozen=True)
@@ -234,6 +235,12 @@ def reconstruct_with(
         if not np.isfinite(array).all():
             raise FloatingPointError(f"{method.name}: the {name} holds values that are not finite")
     return found
+
+# %% ../nbs/05_reconstruction.ipynb #cd4138a7
+def same_probe(found: np.ndarray, told: np.ndarray) -> bool:
+    """Whether two probes (N, N) differ by no more than a complex factor."""
+    likeness = np.abs(np.vdot(found, told)) / (np.linalg.norm(found) * np.linalg.norm(told))
+    return bool(likeness > 1 - 1e-6)
 
 # %% ../nbs/05_reconstruction.ipynb #05b5cf43
 def solver_decisions(study: str | Path, design: StudyDesign) -> pd.DataFrame:

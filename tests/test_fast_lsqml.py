@@ -290,7 +290,7 @@ def test_other_steps_of_pty_chi_fall_back_with_a_reason(small, monkeypatch, name
 
 def test_a_version_that_breaks_the_fast_form_falls_back(small, monkeypatch):
     monkeypatch.setattr(fast_lsqml.ptychi, "__version__", "9.9.8")
-    monkeypatch.setattr(fast_lsqml, "trim_mean", None)
+    monkeypatch.setattr(fast_lsqml, "trimmed_mean", None)
     arguments, settings = few_epochs(small[0], epochs=2, start_epochs=2, damped_epochs=0)
     assert "the test of the fast form raised TypeError" in reconstruct(*arguments, settings).engine
 

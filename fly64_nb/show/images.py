@@ -139,7 +139,7 @@ def show_object(obj: np.ndarray, origin: tuple[int, int], title: str, pixel_size
 # %% ../../nbs/show/images.ipynb #624b4606
 def show_reconstruction(
     obj: np.ndarray,
-    probe: np.ndarray,
+    probe: np.ndarray | None,
     loss: np.ndarray,
     origin: tuple[int, int],
     title: str,
@@ -147,13 +147,13 @@ def show_reconstruction(
     pixel_size_m: float | None = None,
     loss_label: str = "mean squared amplitude error (photons)",
 ) -> Figure:
-    """Object, probe and loss of one reconstruction.
+    """Object and loss of one reconstruction, and its probe if that was refined.
 
     Parameters
     ----------
     obj : (h, w) complex array
-    probe : (N, N) complex array
-        Its intensity in photons.
+    probe : (N, N) complex array or None
+        Its intensity in photons; None for one that was kept as it was told: there is nothing to see.
     loss : (epochs,) float array
         Empty: there is none to show.
     origin : (int, int)
@@ -166,21 +166,23 @@ def show_reconstruction(
     loss_label : str
         What the loss is.
     """
-    fig, axes = grid(2, (2.9, 2.9, 2.2), 2.4, 0.7, 0.9, (0.85, 1.4))
+    columns = (2.9, 2.9, 2.2) if len(loss) or probe is not None else (2.9, 2.9)
+    fig, axes = grid(1 if probe is None else 2, columns, 2.4, 0.7, 0.9, (0.85, 1.4))
     _show_object(axes[0, :2], obj, _centred_phase(obj, lit), lit, origin=origin)
-    _show_probe(axes[1, :2], probe, "sqrt(photons / px)")
+    if probe is not None:
+        _show_probe(axes[1, :2], probe, "sqrt(photons / px)")
+        axes[1, 2].axis("off")
     for ax in axes[:, :2].flat:
         add_scale_bar(ax, pixel_size_m)
     for ax in axes[:, 1]:
         ax.set_ylabel("")  # that of its neighbour
-    axes[1, 2].axis("off")
     if len(loss):
         axes[0, 2].semilogy(np.arange(1, len(loss) + 1), loss, ".-")
         axes[0, 2].set(title="loss", xlabel="epoch")
         axes[0, 2].set_ylabel(loss_label, fontsize="small")
         axes[0, 2].yaxis.tick_right()
         axes[0, 2].yaxis.set_label_position("right")  # on its left is a colour bar
-    else:
+    elif probe is not None:
         axes[0, 2].axis("off")
     fig.suptitle(title)
     return fig
