@@ -150,14 +150,14 @@ class Judgement:
 
     def sentence(self) -> str:
         """In words, with the numbers."""
-        own = f"R = {self.factors['as is']:.3f} as it was understood"
+        own = f"R = {self.factors['as is']:.3f} as it was read"
         if self.best != "as is":
             return f"{own}, {self.factors[self.best]:.3f} with the orientation {self.best!r}"
         others = {name: value for name, value in self.factors.items() if name != "as is"}
         if not others:
             return own
         next_best = min(others, key=others.__getitem__)
-        return f"{own}; the next of {len(others)} relatives has {others[next_best]:.3f} ({next_best!r})"
+        return f"{own}; the best of {len(others)} alternatives has {others[next_best]:.3f} ({next_best!r})"
 
 
 def clearly_better(own: np.ndarray, other: np.ndarray) -> bool:
