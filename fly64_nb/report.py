@@ -102,20 +102,22 @@ def wins(table: pd.DataFrame, split: str = "test", without: Collection[str] = ()
         parts.append(f"**{method}** wins {len(won)} ({where(won)})")
     noise, once = made[made["decided"].eq(False)], made[made["decided"].isna()]
     if len(noise):
-        parts.append(f"{len(noise)} within the noise of {noise['seeds'].max():.0f} seeds and nobody's ({where(noise)})")
+        parts.append(f"{len(noise)} undecided within the noise of {noise['seeds'].max():.0f} seeds ({where(noise)})")
     if len(once):
-        ahead = [f"{method} in {len(those)} ({where(those)})" for method, those in once.groupby("best", sort=False)]
-        parts.append(f"{len(once)} drawn once, so that luck is unknown: ahead {', '.join(ahead)}")
+        ahead = [
+            f"{method} leads in {len(those)} ({where(those)})" for method, those in once.groupby("best", sort=False)
+        ]
+        parts.append(f"{len(once)} undecided, since the noise was drawn only once: {', '.join(ahead)}")
     if nothing.any():
-        parts.append(f"in {nothing.sum()} nothing is reconstructed ({where(leads[nothing])})")
+        parts.append(f"in {nothing.sum()} no method is better than a flat image ({where(leads[nothing])})")
     return f"Least phase error in {len(leads)} condition{'s' * (len(leads) > 1)}: {'; '.join(parts)}."
 
 # %% ../nbs/07_report.ipynb #ab977b9f
 def learned_from(method: ChosenMethod) -> str:
     """What a method knew before it reconstructed a condition."""
     if not method.learns:
-        start = f" from the reconstruction by {method.starts_from}" if method.starts_from else ""
-        return f"starts anew on every condition{start}"
+        start = f"; starts from the reconstruction by {method.starts_from}" if method.starts_from else ""
+        return f"learns nothing beforehand{start}"
     if method.learned_on(Condition(1.0, "baseline")) is None:
         return (
             f"learned before the experiment, once for the study, from {method.learns_from} and simulated other objects"
@@ -141,7 +143,7 @@ def grouping(design: StudyDesign) -> str:
     if len(set(sizes.values())) == 1:
         return f"Networks learn from groups of {design.gridsize('baseline') ** 2} neighbouring patterns, in every view."
     told = ", ".join(f"{view} {size**2}" for view, size in sizes.items())
-    return f"**Views differ in more than their overlap**: networks learn from groups of unlike size ({told} patterns)."
+    return f"**Views differ in more than overlap**: networks learn from groups of different size ({told} patterns)."
 
 
 def luck(study: Study) -> str:
@@ -150,17 +152,15 @@ def luck(study: Study) -> str:
     if d.replicates > 1:
         seeds = ", ".join(map(str, d.seeds))
         return (
-            f"Numbers are means over {d.replicates} whole replicates (seeds {seeds}), trained anew; "
-            "± is their standard deviation: noise and luck of the training."
+            f"Numbers are means over {d.replicates} whole replicates (seeds {seeds}), each trained anew; "
+            "± is their standard deviation, from the noise and from the luck of the training."
         )
     if d.draws > 1:
         return (
             f"The noise of the test split was drawn {d.draws} times; numbers are means, ± is the standard deviation of "
-            "the draws: noise alone. Networks were trained once, and what luck that was is not in it (`--seeds 3`)."
+            "the draws, from the noise alone. Networks were trained once; the luck of that is not in it (`--seeds 3`)."
         )
-    return (
-        "The noise was drawn once: nothing here can be told from luck (`--draws 3`, or whole replicates, `--seeds 3`)."
-    )
+    return "The noise was drawn once, so small differences may be chance (`--draws 3` or `--seeds 3` would show it)."
 
 
 def about(study: Study) -> str:
@@ -174,10 +174,10 @@ def about(study: Study) -> str:
     how = ", in all combinations" if d.cross and len(varied) > 1 else ""
     axes = f"varies {_listed(varied)}{how}, " if varied else ""
     return f"""How few photons, how little overlap? This study {does} a scan of
-**{as_text(source.get("file", "the built-in base"))}** at {doses} photons per exposure, keeps its positions at
-{views} overlap beside the whole scan, {axes}reconstructs every condition with
+**{as_text(source.get("file", "the built-in base"))}** at {doses} photons per exposure, thins its positions to
+the overlaps {views} besides the whole scan, {axes}reconstructs every condition with
 {methods}, and compares all with the truth. {grouping(d)} {luck(study)} The settings of every method are
-[with the evidence](evidence.html)."""
+listed [with the evidence](evidence.html)."""
 
 # %% ../nbs/07_report.ipynb #85fcd814
 def experiment_html(study: Study) -> Markup:
@@ -242,13 +242,13 @@ def answer_html(study: Study, answer: Answer) -> Markup:
     parts += [Markup('<p class="answer"><strong>Answer.</strong> {}</p>').format(answer.sentence())]
     if lacks := incomplete(study):
         why = link("what was left out, and why", "evidence.html")
-        parts += [Markup('<p class="banner">Not all is in this answer: {} ({}).</p>').format(lacks, why)]
+        parts += [Markup('<p class="banner">This answer is incomplete: {} ({}).</p>').format(lacks, why)]
     rows = card(answer).rename_axis("").reset_index()
     enough = f"What is enough for {answer.advice.wanted}"
     parts += [table_html(rows, enough, "card with-whole" if answer.whole else "card")]
     told = ", ".join(answer.advice.without)
     if told:
-        left_out = f"{told}: shown the truth of half of this object (fly64 advise --with-truth-trained counts it)"
+        left_out = f"{told}: shown the truth of half of this object (fly64 advise --with-truth-trained includes it)"
         parts += [Markup("<p><strong>Left out</strong>: {}.</p>").format(left_out)]
     parts += [Markup("<p><strong>Assumed</strong>: {}.</p>").format("; ".join(answer.assumed))]
     parts += [Markup("<p><strong>Not known</strong>: {}.</p>").format("; ".join(answer.unknown))]
@@ -287,9 +287,7 @@ def _numbers(
             text = f"{value:.{min(4, max(0, 1 - int(np.floor(np.log10(spread)))))}f} ± {spread:.2g}"
         number = _first_link(text, behind["made" if name == "seconds" else "compared"])
         if name in failed:
-            number = Markup('<span class="nothing" title="no better than nothing reconstructed">{}</span>').format(
-                number
-            )
+            number = Markup('<span class="nothing" title="no better than a flat image">{}</span>').format(number)
         elif name in best:
             number = Markup('<strong title="least of this condition">{}</strong>').format(number)
         cells[str(name)] = number if np.isfinite(value) else None
@@ -552,10 +550,10 @@ def lost_tables(study: Study, lost: LostDose, split: str = "test") -> dict[str, 
 def lost_noise(lost: LostDose) -> str:
     """What the uncertainty of a map of dose lost is, in a sentence."""
     if lost.rows["seeds"].max() < 2:
-        return "One seed: no uncertainty. What is near 1 may be luck."
+        return "One seed, so no uncertainty is known. A value near 1 may be chance."
     return (
-        f"Below a number its 95 % interval over {lost.rows['seeds'].max()} draws (or seeds), that of the noise alone; "
-        "where a draw leaves what was simulated, the range of the draws."
+        f"Below each number is its 95 % interval over {lost.rows['seeds'].max()} draws (or seeds), from noise alone; "
+        "where a draw is outside the simulated doses, the range of the draws."
     )
 
 
@@ -598,7 +596,7 @@ def arena_html(board: pd.DataFrame, split: str = "test") -> Markup:
             "times the limit": mean["times the limit"], "contrast kept": mean["contrast kept"],
             "half period (px)": mean["half period (px)"], "resolved": f"{r['resolved']} of {r['of']}",
             "CPU seconds": mean["CPU-s"], "of training": _mean_cell(r, "training CPU-s") or "none",
-            **won, "no better than nothing in": str(r["nothing"]), "conditions": f"{r['conditions']} of {r['of']}",
+            **won, "no better than flat in": str(r["nothing"]), "conditions": f"{r['conditions']} of {r['of']}",
         })  # fmt: skip
     return table_html(pd.DataFrame(rows), f"Leaderboard, {split} split, over all conditions; place in brackets")
 
@@ -611,7 +609,7 @@ def _course_cell(
     compared = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of="G", seed=seed))
     cell = Markup("{}").format(_first_link(error, compared))
     if nothing:
-        cell += Markup(" <small>no better than nothing</small>")
+        cell += Markup(" <small>no better than a flat image</small>")
     if np.isfinite(seconds):
         made = notebook_links(study, seeds, lambda seed: study.job(**where, split=split, of=method, seed=seed))
         cell += Markup(" <small>{}</small>").format(_first_link(f"{_digits(seconds)} s", made))
@@ -1028,12 +1026,12 @@ def flat_object_figure(study: Study, view: str) -> Figure | None:
 def no_flat_object(study: Study) -> str:
     """Why nothing is shown of a flat object, in a sentence."""
     if not any(study.method(name).learns for name in study.methods):
-        return "No method of this study learns, so none has a belief to show."
+        return "No method of this study learns, so none has a learned prior to show."
     if not len(study.metrics):
         return "No comparison has been made yet."
     return (
-        "It is not known: no flat object was shown to the methods of this study. Comparisons that an earlier version "
-        f"made have none; `fly64 run {study.path.name}` makes it."
+        "Not known: the methods of this study were not given a flat object, as in comparisons of an earlier "
+        f"version; `fly64 run {study.path.name}` adds it."
     )
 
 # %% ../nbs/07_report.ipynb #c182e2a2
@@ -1093,12 +1091,12 @@ def predicted_in_words(study: Study, images: Sequence[ResolvedImage]) -> str:
         return ""
     worst = table.loc[ratio.index[int(np.argmax(np.abs(np.log(ratio))))]]
     where = f"{worst['method']} at {worst['dose']:g} photons, {worst['view']}, {worst['split']}"
-    spread = f"{ratio.min():.2f} to {ratio.max():.2f} times, median {ratio.median():.2f}; farthest off is {where}"
+    spread = f"{ratio.min():.2f} to {ratio.max():.2f}, median {ratio.median():.2f}; farthest off is {where}"
     bars = [f"{100 * table[f'{share}% bars hold'].median():.0f} %" for share in (68, 95)]
     return (
-        f"Predicted phase error over the true one, {len(table)} image{'s' if len(table) > 1 else ''}: "
-        f"{spread if len(table) > 1 else f'{ratio.median():.2f} times'}. Error bars of 68 % hold in {bars[0]} of the "
-        f"pixels, those of 95 % in {bars[1]}{' (medians)' if len(table) > 1 else ''}."
+        f"Ratio of predicted to true phase error, {len(table)} image{'s' if len(table) > 1 else ''}: "
+        f"{spread if len(table) > 1 else f'{ratio.median():.2f}'}. Error bars of 68 % hold the truth in {bars[0]} of "
+        f"the pixels, those of 95 % in {bars[1]}{' (medians)' if len(table) > 1 else ''}."
     )
 
 # %% ../nbs/07_report.ipynb #c2b2a0d5
