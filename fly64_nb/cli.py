@@ -97,6 +97,8 @@ def takes(*options: inspect.Parameter) -> Callable[[C], C]:
         parameters = [*kept, *options]
         command.__dict__["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         command.__annotations__ = {one.name: one.annotation for one in parameters}
+        paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+        command.__doc__ = "\n\n".join(" ".join(words.split()) for words in paragraphs)  # the terminal breaks the lines
         return command
 
     return change
@@ -1125,7 +1127,7 @@ def overlap(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*filters("dose", "view", "at", "only", "gridsize", "seed"), WORKERS, DRY_RUN, ALLOW_MISSING)
 def train(study: StudyRoot, **options: Any) -> None:
-    """Phase E: train every method that learns; one that learns once, from the probe, for any dose and view."""
+    """Phase E: train every method that learns; one that learns only from the probe is trained for any dose and view."""
     phase_command(study, "phase_e", options)
 
 # %% ../nbs/cli.ipynb #f953fdf8
