@@ -1,4 +1,4 @@
-# Two commands need nothing but Python 3.11: `make study` and `make test`. Both work in an environment of their own.
+# `make study`, `make test` and `make docs` need nothing but Python 3.11. They work in an environment of their own.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin

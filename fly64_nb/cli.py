@@ -45,8 +45,8 @@ __all__ = ['app', 'console', 'StudyRoot', 'C', 'LUCK', 'READING', 'CONDITIONS', 
 
 # %% ../nbs/cli.ipynb #8d9b0e58
 app = typer.Typer(
-    help="Dose and overlap studies in X-ray ptychography. Every command works on a study root STUDY; "
-    "`fly64 run` does all of them.",
+    help="Dose and overlap studies in X-ray ptychography. Most commands work on the folder of a study, STUDY; "
+    "`fly64 run` makes a whole study.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -97,12 +97,14 @@ def takes(*options: inspect.Parameter) -> Callable[[C], C]:
         parameters = [*kept, *options]
         command.__dict__["__signature__"] = own.replace(parameters=parameters, return_annotation=None)
         command.__annotations__ = {one.name: one.annotation for one in parameters}
+        paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+        command.__doc__ = "\n\n".join(" ".join(words.split()) for words in paragraphs)  # the terminal breaks the lines
         return command
 
     return change
 
 # %% ../nbs/cli.ipynb #a5725e14
-_DRAWS = "Draws of the test split's noise, nothing trained twice; 3 if not given (tiny: 1). Not needed with --seeds."
+_DRAWS = "How often the noise of the test split is drawn, without training again; 3 if not given (tiny: 1)."
 LUCK = (
     option("--seed", int, 0, "First seed of the noise and of what is trained on it; 42 if not given.", min=0),
     option("--seeds", int, 0, "Replicates: the whole study, trained anew, for this many noise seeds.", min=0),
@@ -111,36 +113,36 @@ LUCK = (
 
 # %% ../nbs/cli.ipynb #009f0fd6
 READING = (
-    option("--probe", Path | None, None, "File that has the probe, where the base's file has none."),
+    option("--probe", Path | None, None, "File with the probe, if the base's file has none."),
     option(
         "--zone-plate",
         str,
         "",
-        "The probe of a zone plate, where the file has none: outermost_nm=50,stop=0.4,defocus_um=100.",
+        "Zone plate that makes the probe, if the file has none: outermost_nm=50,stop=0.4,defocus_um=100.",
     ),
     option(
         "--experiment",
         str,
         "",
-        "What the base's file does not say of the experiment, or what that of the built-in base is:"
+        "What the base's file does not say about the experiment, or the experiment of the built-in base:"
         " energy_keV=8.2,distance_m=2,detector_um=75,exposure_s=0.1,photons_per_s=1e9,material=SiO2.",
     ),
     option(
         "--positions-unit",
         str,
         "",
-        "Unit of the base's scan positions: px, um or m; found by plausibility if not given.",
+        "Unit of the base's scan positions: px, um or m; the plausible one if not given.",
     ),
-    option("--adu-per-photon", float, 0, "Value of a pixel in the base's file that is one photon.", min=0),
+    option("--adu-per-photon", float, 0, "Pixel value in the base's file that stands for one photon.", min=0),
     option(
         "--orientation",
         str,
         "",
-        "How patterns and positions lie: as is, auto (turned to what the counts fit best), or one of transposed,"
-        " 'flip y', 'flip x', 'flip both', swapped and others. Without it a reading is refused where another one fits"
-        " clearly better.",
+        "How patterns and positions are oriented: 'as is', auto (as the counts fit best), or one of transposed,"
+        " 'flip y', 'flip x', 'flip both', swapped and others. If not given, a file is refused when another orientation"
+        " fits clearly better.",
     ),
-    option("--follow-links", bool, False, "Read other files to which the base's file links."),
+    option("--follow-links", bool, False, "Also read other files that the base's file links to."),
 )
 
 
@@ -164,14 +166,13 @@ CONDITIONS = (
         "--vary",
         list[str],
         [],
-        "A further axis and its values, such as position_error=0.25,0.5; may be given again.",
+        "A further axis and its values, such as position_error=0.25,0.5; may be repeated.",
     ),
     option(
         "--beamline",
         list[str],
         [],
-        "A set of imperfections by name, such as photon-counting-hard-xray: each alone, and all together; may be given "
-        "again.",
+        "Named set of imperfections, such as photon-counting-hard-xray: each alone, and all together; may be repeated.",
     ),
     option("--cross", bool, False, "Cross further axes with each other, instead of varying one at a time."),
 )
@@ -182,7 +183,7 @@ DESIGN = (
         "--base",
         Path | None,
         None,
-        "Base to start from: a file of any format that a reader takes (`fly64 inspect FILE` tells); else built in.",
+        "File to start from, in any format that can be read (see `fly64 inspect FILE`); built-in base if not given.",
     ),
     *READING,
     option(
@@ -196,22 +197,22 @@ DESIGN = (
         "--profile",
         str,
         "",
-        "Sizes and epochs, with the time on two cores: tiny (does it work; 3 min), quick (the default; 14 min), full"
-        " (to decide on; about an hour), paper (by extrapolation a night).",
+        "Sizes and epochs, with the time on two cores: tiny (only to see that it works; 3 min), quick (the default;"
+        " 14 min), full (to base decisions on; about an hour), paper (a night, by extrapolation).",
     ),
     option("--doses", str, "", "Doses, such as 3e2,1e3,1e4."),
     *CONDITIONS,
     *LUCK,
     option("--methods", str, "", "Methods to compare, such as ML,ML+positions (with a remedy),ML-mask (without one)."),
-    option("--method", list[Path], [], "Notebook or module with a method of your own; may be given again."),
-    option("--axis", list[Path], [], "Notebook or module with an axis of your own; may be given again."),
-    option("--reader", list[Path], [], "Notebook or module with a reader of your own; may be given again."),
+    option("--method", list[Path], [], "Notebook or module with a method of your own; may be repeated."),
+    option("--axis", list[Path], [], "Notebook or module with an axis of your own; may be repeated."),
+    option("--reader", list[Path], [], "Notebook or module with a reader of your own; may be repeated."),
     option(
         "--set",
         list[str],
         [],
-        "A setting of a method or of the design, such as LSQML.epochs=40 or guard_band=12; may be given "
-        "again. `fly64 init` lists all.",
+        "A setting of a method or of the design, such as LSQML.epochs=40 or guard_band=12; may be repeated. "
+        "`fly64 init` lists all.",
     ),
 )
 
@@ -230,27 +231,32 @@ RUNNING = (
     option("--time-limit", float, 0, "Seconds after which a job is ended; no limit if not given.", min=0),
     option("--memory-limit", float, 0, "Gigabytes at which a job is ended; no limit if not given.", min=0),
     option("--jobs-per-gpu", int, 1, "Jobs that share a GPU.", min=1),
-    option("--cold", bool, False, "Start a new Python for every job instead of keeping warm parents."),
+    option(
+        "--cold",
+        bool,
+        False,
+        "Start a new Python for every job, instead of a fork of one that has everything imported.",
+    ),
     DRY_RUN,
 )
 
 # %% ../nbs/cli.ipynb #2d0c9f04
 FILTERS = {
-    "dose": option("--dose", list[float], [], "Only this dose (photons per exposure); may be given again."),
-    "view": option("--view", list[str], [], "Only this view, such as baseline, dense or sparse; may be given again."),
-    "split": option("--split", list[str], [], "Only this split, train or test; may be given again."),
+    "dose": option("--dose", list[float], [], "Only this dose (photons per exposure); may be repeated."),
+    "view": option("--view", list[str], [], "Only this view, such as baseline, dense or sparse; may be repeated."),
+    "split": option("--split", list[str], [], "Only this split, train or test; may be repeated."),
     "at": option(
         "--at",
         list[str],
         [],
-        "Only this value of a further axis, such as position_error=0.5; may be given again.",
+        "Only this value of a further axis, such as position_error=0.5; may be repeated.",
     ),
-    "only": option("--only", list[str], [], "Only this method, such as LSQML; may be given again."),
+    "only": option("--only", list[str], [], "Only this method, such as LSQML; may be repeated."),
     "gridsize": option(
         "--gridsize",
         list[int],
         [],
-        "Only views whose networks learn from groups of this size, squared.",
+        "Only views whose networks learn from groups of this number, squared, of patterns.",
     ),
     "seed": option("--seed", int, 0, "The replicate with this noise seed; the study's first if not given.", min=0),
     "phase": option("--phase", str, "", "Only this phase, by its letter: A to H."),
@@ -271,9 +277,7 @@ def filters(*names: str) -> tuple[inspect.Parameter, ...]:
 EVERYTHING = filters("dose", "view", "split", "at", "only", "seed", "phase")
 
 # %% ../nbs/cli.ipynb #ed023ffc
-FORMAT = option(
-    "--format", str, "text", "text; or tables as data and nothing else: json (all), csv (the first). Numbers in full."
-)
+FORMAT = option("--format", str, "text", "text; or data only, in full precision: json (all tables) or csv (the first).")
 
 
 def as_data(form: str) -> bool:
@@ -401,7 +405,7 @@ def init(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*DESIGN)
 def design(study: StudyRoot, **options: Any) -> None:
-    """Phase A: freeze what the study varies and holds fixed, and make its base."""
+    """Phase A: decide what the study varies and what it holds fixed, and make its base."""
     from fly64_nb.data.base import read_base
     from fly64_nb.engine.cluster import Runner
     from fly64_nb.overlap import views_in_words
@@ -491,7 +495,7 @@ def show_plan(study: Path, prepared: Prepared) -> None:
     report = "after all others" if plan.reasons else plan_jobs([build_report_job(study)]).reasons.get(0)
     if report:
         tell(f"phase_h/report: {report}")
-    tell(f"{len(plan.reasons) + bool(report)} of {len(plan.jobs) + 1} jobs to run or to look at again")
+    tell(f"{len(plan.reasons) + bool(report)} of {len(plan.jobs) + 1} jobs to run or to check again")
 
 
 def tell_answer(study: Path) -> None:
@@ -559,7 +563,7 @@ def run_prepared(study: Path, prepared: Prepared, options: Mapping[str, Any]) ->
 def run(study: StudyRoot, **options: Any) -> None:
     """The whole study: design, datasets, overlap views, training, reconstruction, comparison, report.
 
-    Run again, it does only what is missing or changed; with another dose, view, axis, seed or method, what is new.
+    Run again, it does only what is missing or has changed; another dose, view, axis, seed or method is added.
     """
     with refusals():
         study = study.resolve()
@@ -573,10 +577,10 @@ OF_A_FILE = (*READING, next(one for one in DESIGN if one.name == "reader"))
 @app.command("inspect")
 @takes(*OF_A_FILE)
 def inspect_file(file: AnyFile, **options: Any) -> None:
-    """What a file holds, how it is understood, and whether a study can use it; exit status 2 if it cannot.
+    """What a file holds, how it is read, and whether a study can use it; exit status 2 if it cannot.
 
-    Headers and a few patterns are read, so that a file of any size is looked at in seconds. R says how well its counts
-    fit its object, as it was understood and in other orientations.
+    Only headers and a few patterns are read, so a file of any size takes seconds. R says how badly the counts fit the
+    object: the smaller, the better; in the orientation as it was read, and in others.
     """
     from fly64_nb.data.readers.look import look, look_lines
     from fly64_nb.data.readers.understand import read_options
@@ -592,7 +596,7 @@ def inspect_file(file: AnyFile, **options: Any) -> None:
 @app.command("axes")
 @takes(FORMAT)
 def list_axes(**options: Any) -> None:
-    """What a study can vary besides dose and overlap (--vary), and sets of imperfections by name (--beamline)."""
+    """What a study can vary besides dose and overlap (--vary), and named sets of imperfections (--beamline)."""
     import pandas as pd
 
     from fly64_nb.axes.axis import find_axes
@@ -618,13 +622,13 @@ def list_axes(**options: Any) -> None:
 # %% ../nbs/cli.ipynb #9e713caf
 TO = option("--to", str, "", "Format to write: ptychodus, pty-chi, cxi, npz or ptyd; by OUT's suffix if not given.")
 PIXEL = option("--pixel-nm", float, 0, "Object pixel in nanometres, where the file does not say.", min=0)
-Written = Annotated[Path, typer.Argument(metavar="OUT", help="File to write; nothing that is there is written over.")]
+Written = Annotated[Path, typer.Argument(metavar="OUT", help="File to write; an existing file is never overwritten.")]
 
 
 @app.command()
 @takes(TO, PIXEL, *OF_A_FILE)
 def convert(file: AnyFile, out: Written, **options: Any) -> None:
-    """Write a file of any format as one of another program; says what that has no place for, or what it lacks."""
+    """Convert a file of any format to that of another program, and say what is lost or missing."""
     from fly64_nb.data.readers.understand import read_options
     from fly64_nb.data.writers.writer import convert as write_as
 
@@ -641,15 +645,19 @@ def convert(file: AnyFile, out: Written, **options: Any) -> None:
 FILE_OR_STUDY = Annotated[
     Path, typer.Argument(metavar="FILE|STUDY", help="A scan of any format with its counts, or a study root.")
 ]
-_METHOD = "Method to ask, such as MAP or ML+probe: of a file one, by default ML; of a study its own, by default all;"
-_DEALS = "How often the photons are dealt into halves; each deal takes two reconstructions."
+_METHOD = (
+    "Method to judge, such as MAP or ML+probe: for a file one, by default ML; for a study its own, by default all;"
+)
+_DEALS = "How often the photons are dealt at random into halves; each time takes two reconstructions."
 RESOLVING = (
-    option("--method", list[str], [], f"{_METHOD} may be given again."),
+    option("--method", list[str], [], f"{_METHOD} may be repeated."),
     option("--deals", int, 2, _DEALS, min=1),
     option("--judge", str, "ML", "Method without a prior that judges one that has a prior, from the other half."),
-    option("--no-judge", bool, False, "Leave the judge out: quicker, but what a prior costs is not seen."),
-    option("--output", Path | None, None, "Of a file: folder for picture and tables, FILE_resolve if not given."),
-    option("--profile", str, "quick", "Of a file: whose settings the method has, tiny, quick, full or paper."),
+    option("--no-judge", bool, False, "Without the judge: quicker, but the errors of a prior go unseen."),
+    option("--output", Path | None, None, "For a file: folder for picture and tables, FILE_resolve if not given."),
+    option(
+        "--profile", str, "quick", "For a file: profile with the settings of the method: tiny, quick, full or paper."
+    ),
 )
 
 
@@ -749,7 +757,7 @@ def tell_images(
     elif made:
         console.print(resolved_table(made))
         tell("half period: by the judge, where there is one; else where the halves correlate by 1/7.")
-        tell("holds: share of the pixels whose error bar of 68 or 95 % holds the truth.")
+        tell("holds: share of the pixels whose error bar of 68 or 95 % contains the truth.")
         tell(made[0][1].blind)
     if made:
         folder = made[0][0].output_dir if len(made) == 1 else name / "resolve"
@@ -794,9 +802,9 @@ def resolve_images(study: Path, options: Mapping[str, Any], asked: Mapping[str, 
 def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
     """Resolution, phase error and error bars without a truth, from two reconstructions of half the photons each.
 
-    Of a scan's file with its counts, or of a study: of all its reconstructions, or of those that --method, --dose,
-    --view and --split choose. A study knows the truth, and tells the true error beside the predicted one. What was
-    asked before and is the same still is not asked again. What both halves share, such as a wrong probe, is not seen.
+    For a scan's file with its counts, or for a study: for all its reconstructions, or those that --method, --dose,
+    --view and --split choose. A study knows the truth, so the true error stands beside the predicted one. Results that
+    are up to date are not made again. An error that both halves share, such as a wrong probe, is not seen.
     """
     from fly64_nb.study.layout import Layout
 
@@ -814,7 +822,7 @@ def resolve(of: FILE_OR_STUDY, **options: Any) -> None:
 IMAGES = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Reconstructions in files of any format.")]
 SCORING = (
     option("--truth", Path | None, None, "File with the true object, of the same scan."),
-    option("--counts", Path | None, None, "File with counts of the same positions that no image was made of."),
+    option("--counts", Path | None, None, "File with counts at the same positions, of which no image was made."),
     option("--halves", bool, False, "The two images are of two halves of the photons, or of two scans."),
     option("--output", Path | None, None, "Folder for picture and tables; without, nothing is written."),
 )
@@ -870,10 +878,10 @@ def tell_scores(found: Any) -> None:
 @app.command()
 @takes(*SCORING, FORMAT, *OF_A_FILE)
 def score(images: IMAGES, **options: Any) -> None:
-    """Whose image is better: reconstructions by any programs, in one field, aligned in one way, measured alike.
+    """Whose image is better: reconstructions by any programs, aligned in one field and measured in the same way.
 
     With --truth by every metric of a study; with --counts by the likelihood of photons that none of them saw; with
-    neither it says how far the images agree. Files are Ptychodus products, those of pty-chi and PtyPy, NPZ and others;
+    neither it says how well the images agree. Files are Ptychodus products, those of pty-chi and PtyPy, NPZ and others;
     each needs an object, a probe and the positions of the same scan.
     """
     from fly64_nb.data.readers.understand import read_options
@@ -947,16 +955,16 @@ def tell_arena(study: Path, name: Path, form: str = "text") -> None:
         console.print(leaderboard_table(board))
         tell("(1): place. x limit: phase error / shot-noise limit. half period: in px, of")
         tell("the conditions that are resolved (res.). best: conditions ahead of all others by")
-        tell("more than the noise; level: these, and those within the noise of the one ahead.")
-        tell("flat: conditions that come out no better than a flat image. done: of all.")
+        tell("more than the noise; level: these, and those within the noise of the best.")
+        tell("flat: conditions no better than a flat image. done: of all conditions.")
         if TOLD in set(board["standing"]):
-            tell("* shown the truth of half of this object: competes with nobody")
+            tell("* shown the truth of half of this object: not ranked")
         if INCOMPLETE in set(board["standing"]):
-            tell("+ lacks conditions: its means are over those that it has, so it has no place")
+            tell("+ lacks conditions: its means are over those that it has, so it is not ranked")
     if lacks := incomplete(opened):
-        tell(f"not all is in it: {lacks}; `fly64 run {name}` makes what is missing")
+        tell(f"incomplete: {lacks}; `fly64 run {name}` makes what is missing")
     if others := [method for method in find_methods() if method not in opened.methods]:
-        tell(f"not entered: {', '.join(others)}; to let them: fly64 run {name} --methods {','.join(others)}")
+        tell(f"not entered: {', '.join(others)}; to enter them: fly64 run {name} --methods {','.join(others)}")
 
 # %% ../nbs/cli.ipynb #e8f89770
 def with_everyone(request: Request) -> Request:
@@ -973,9 +981,9 @@ def with_everyone(request: Request) -> Request:
 def arena(study: StudyRoot, **options: Any) -> None:
     """The leaderboard: every method on all conditions, by error, contrast, resolution and CPU-seconds.
 
-    Of a study that is there, finished or not, it prints what there is. A study that is not there is run with every
-    registered method and three draws of the noise. With options it is run first, as `fly64 run` would: so `fly64 arena
-    STUDY --method ./mine.ipynb` lets a method of your own enter.
+    For an existing study, finished or not, it prints what there is. A new study is run first, with every registered
+    method and three draws of the noise. With options an existing study is run first as well, as by `fly64 run`: so
+    `fly64 arena STUDY --method ./mine.ipynb` enters a method of your own.
     """
     from fly64_nb.results.run import prepare_study
     from fly64_nb.results.study_file import request_for
@@ -1107,7 +1115,7 @@ def generate(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*filters("dose", "view", "at", "seed"), WORKERS, DRY_RUN, ALLOW_MISSING)
 def overlap(study: StudyRoot, **options: Any) -> None:
-    """Phase D: views of each overlap; then phase B audits every dataset, once all are there."""
+    """Phase D: choose the positions of each overlap; then phase B checks every dataset, once all are there."""
     with refusals():
         study = study.resolve()
         results = run_phase(study, "phase_d", options)
@@ -1119,7 +1127,7 @@ def overlap(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*filters("dose", "view", "at", "only", "gridsize", "seed"), WORKERS, DRY_RUN, ALLOW_MISSING)
 def train(study: StudyRoot, **options: Any) -> None:
-    """Phase E: train every method that learns; one that learns once from the probe is trained for any dose and view."""
+    """Phase E: train every method that learns; one that learns only from the probe is trained for any dose and view."""
     phase_command(study, "phase_e", options)
 
 # %% ../nbs/cli.ipynb #f953fdf8
@@ -1143,7 +1151,7 @@ def compare(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(WORKERS)
 def report(study: StudyRoot, **options: Any) -> None:
-    """Phase H: the report, with what the study has so far; rendered with Quarto, or with nbconvert where it is not."""
+    """Phase H: the report, with what the study has so far; rendered with Quarto, else with nbconvert."""
     from fly64_nb.api import publish
     from fly64_nb.design import read_study
     from fly64_nb.report import build_report_job
@@ -1227,7 +1235,7 @@ def jobs_table(study: Path, jobs: Sequence[Job], states: Sequence[JobResult]) ->
 @app.command()
 @takes(*EVERYTHING, FORMAT)
 def status(study: StudyRoot, **options: Any) -> None:
-    """How a study is going, or how far it came: jobs by phase, what runs, what failed."""
+    """How far a study is: jobs by phase, what runs, what failed."""
     from fly64_nb.design import read_study
     from fly64_nb.results.plan import PHASES
     from fly64_nb.engine.graph import job_key
@@ -1260,7 +1268,7 @@ def status(study: StudyRoot, **options: Any) -> None:
 @app.command()
 @takes(*EVERYTHING)
 def logs(study: StudyRoot, **options: Any) -> None:
-    """The logs of jobs; of one that runs, what it has printed so far."""
+    """The logs of jobs; of a running job, what it has printed so far."""
     from fly64_nb.engine.graph import log_files
 
     with refusals():
@@ -1339,7 +1347,7 @@ def change_since(path: Path, digest: str) -> str:
 def why(study: StudyRoot, **options: Any) -> None:
     """What results were made from: inputs, digests, code, host and time, back to the base.
 
-    Without --phase, of the comparisons; with --only, of a method's reconstructions.
+    By default of the comparisons; with --only, of a method's reconstructions.
     """
     from fly64_nb.design import read_study
     from fly64_nb.engine.inputs import writers_of
@@ -1357,7 +1365,7 @@ def why(study: StudyRoot, **options: Any) -> None:
 # %% ../nbs/cli.ipynb #0d1b7c52
 QUALITY = (
     option("--phase-rmse", float, 0, "Wanted: a phase error of at most this, root mean square in rad.", min=0),
-    option("--resolution-px", float, 0, "Wanted: this half period or finer, in pixels (1 is their limit).", min=0),
+    option("--resolution-px", float, 0, "Wanted: this half period or finer, in pixels (1 is the limit).", min=0),
     option(
         "--resolution-nm",
         float,
@@ -1370,7 +1378,7 @@ QUALITY = (
         "--with-truth-trained",
         bool,
         False,
-        "Count methods that were shown the truth of half of this object, which no experiment has.",
+        "Also count methods that were shown the truth of half of this object, which no experiment has.",
     ),
 )
 
@@ -1537,8 +1545,8 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool, form
         title = f"Dose lost, {view} view, {split} split"
         console.print(lost_table(lost.rows[lost.rows["view"] == view], title))
     seeds = lost.rows["seeds"].max()
-    noise = f"in brackets what {seeds} draws leave open" if seeds > 1 else "one seed: no uncertainty"
-    tell("dose lost: times the photons that an ideal experiment needs for the same phase error")
+    noise = f"in brackets the uncertainty from {seeds} draws" if seeds > 1 else "one seed, so no uncertainty"
+    tell("dose lost: photons, over those that an ideal experiment needs for the same phase error")
     tell(f"columns: photons per exposure; > and <: bounds, nothing is extrapolated; {noise}")
     for method in lost.methods(lost.views[0]):
         tell(f"{method}, {lost.views[0]} view:")
@@ -1548,12 +1556,12 @@ def tell_lost(study: Path, name: str, split: str, with_truth_trained: bool, form
 # %% ../nbs/cli.ipynb #e6f2d981
 PLAN = (
     option("--time", str, "", "Budget: time of the whole scan, such as 5min, 300s or 2h."),
-    option("--dose-limit", str, "", "Budget: absorbed dose that the sample bears, such as 10MGy or 1e6Gy."),
+    option("--dose-limit", str, "", "Budget: absorbed dose that the sample can take, such as 10MGy or 1e6Gy."),
     option(
         "--experiment",
         str,
         "",
-        "What the study does not know of the experiment, for this answer alone: energy_keV=8,distance_m=2,"
+        "What the study does not know about the experiment, for this answer only: energy_keV=8,distance_m=2,"
         "detector_um=75,photons_per_s=1e9,material=SiO2,overhead_s=0.01,least_exposure_s=0.001.",
     ),
     option("--field-um", str, "", "Field to be scanned, such as 10x8 in um; the scan of the split if not given."),
@@ -1640,16 +1648,16 @@ def tell_advice(study: Path, advice: Any, converted: str) -> None:
     for table in (table for table in advice_tables(advice) if table.row_count):
         console.print(table)
     seeds = advice.table.loc[advice.table["split"] == advice.split, "seed"].nunique()
-    noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that there are no intervals"
+    noise = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so there are no intervals"
     tell(f"from {study / 'metrics.csv'}, {noise}{f'; {converted}' if converted else ''}")
     if advice.doses["photons_per_pixel"].isna().any():
         tell("photons per pixel are unknown for comparisons of an earlier version; `fly64 run` makes them again")
     if advice.wanted.metric == "rmse":
-        alone = f"shot noise alone asks for {in_short(photons_for_phase(advice.wanted.value))} photons"
-        tell(f"{alone} behind each pixel, unless a method knows more than the counts")
+        alone = f"shot noise alone requires {in_short(photons_for_phase(advice.wanted.value))} photons"
+        tell(f"{alone} through each pixel, unless a method knows more than the counts")
     if advice.without:
         names = ", ".join(advice.without)
-        tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained counts it)")
+        tell(f"left out: {names}, shown the truth of half of this object (--with-truth-trained includes it)")
 
 # %% ../nbs/cli.ipynb #1fc1e9a0
 @app.command()
@@ -1658,16 +1666,17 @@ def advise(study: StudyRoot, **options: Any) -> None:
     """The dose and the overlap that each method needs for a phase error or a resolution, from the study's comparisons.
 
     Give one of --phase-rmse, --resolution-px and --resolution-nm, or none for a phase error of a quarter of the
-    object's own contrast. Nothing is extrapolated: <= is the lowest dose or overlap that was simulated, > the highest;
-    "until" reached it up to there, but not with more. "known to" is what interpolation and noise leave open, where the
-    noise was drawn several times; "simulated" are the neighbouring conditions that were run: the first does not reach
-    it, the second does. What is no better than a flat image never counts as reached.
+    object's own contrast. Nothing is extrapolated: <= means that the lowest simulated dose or overlap is enough, > that
+    the highest is not, and "until" that it is reached up to there, but not above. "known to" is the interval that noise
+    and interpolation leave open, where the noise was drawn several times; "simulated" are the neighbouring values that
+    were simulated: the first is not enough, the second is. What is no better than a flat image is never enough.
 
-    With --time, --dose-limit or both it plans a scan: what they buy at each overlap, whether the wanted quality is
-    within them, how sure that is, and if not, what would be needed. --page writes the answer as one printed page.
+    With --time, --dose-limit or both it plans a scan: the best quality within them at each overlap, whether the wanted
+    quality can be reached, how certain that is, and if not, what it would take. --page writes the answer as one page to
+    print.
 
     With --imperfection it answers another question: how many times fewer photons an ideal experiment would need for
-    the same phase error, so what a better stage, detector or beam is worth.
+    the same phase error, and so what a better stage, detector or beam would be worth.
     """
     from fly64_nb.quality.advice import advise_study
     from fly64_nb.results.study import open_study

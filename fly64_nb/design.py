@@ -64,11 +64,11 @@ class Profile:
 
 
 PROFILES = {
-    "tiny": Profile(70, 80, 6, 32, "does it work at all; no number of it means anything", draws=1),
+    "tiny": Profile(70, 80, 6, 32, "only to see that everything works; its numbers mean nothing", draws=1),
     "quick": Profile(
         212, 240, 5.2, 64, "a first look in minutes: networks see few patterns; decide with --profile full"
     ),
-    "full": Profile(300, 360, 4.5, 64, "to decide on"),
+    "full": Profile(300, 360, 4.5, 64, "to base decisions on"),
     "paper": Profile(460, 560, 4.0, 64, "to publish"),
 }
 

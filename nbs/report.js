@@ -11,16 +11,30 @@
   // on a phone the names of the pages are one line that scrolls
   document.querySelector(".top [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
-  const has = (words, typed) => typed.every((word) => (" " + words).includes(" " + word));
+  const plain = (text) => " " + text.toLowerCase().replace(/[^\p{L}\p{N}.+|-]+/gu, " ");
+  const has = (text, words) => words.every((word) => text.includes(" " + word));
+
+  // a page's place, first what counts most: words in its title, text before signatures,
+  // words in its headings, how frequent they are in its text
+  function rank([title, address, headings, words], typed, phrase) {
+    const [name, heads, all] = [plain(title), plain(headings), words.split(" ")];
+    const places = typed.map((word) => all.findIndex((other) => other.startsWith(word)));
+    const titled = has(name, typed);
+    const isText = !address.startsWith("api/");
+    return [has(name, [phrase]), titled, titled && -name.length, isText, has(heads, [phrase]), has(heads, typed), -Math.max(...places)];
+  }
 
   function search() {
-    const typed = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const typed = words.map((word) => (word.length > 3 ? word.replace(/s$/, "") : word));  // "units" finds "unit" as well
     list.replaceChildren();
     status.textContent = "";
     if (!typed.length) return;
-    const found = window.PAGES.filter(([title, , words]) => has(title.toLowerCase().replace(/[/_]/g, " ") + " " + words, typed));
-    const titled = (entry) => has(entry[0].toLowerCase().replace(/[/_]/g, " "), typed);
-    found.sort((a, b) => titled(b) - titled(a));
+    const phrase = [...words.slice(0, -1), typed.at(-1)].join(" ");
+    const ranked = window.PAGES.filter(([title, , headings, all]) => has(plain(title) + plain(headings) + " " + all, typed))
+      .map((entry) => [entry, rank(entry, typed, phrase)]);
+    const better = (a, b) => b[1].map((value, n) => value - a[1][n]).find(Boolean) || 0;
+    const found = ranked.sort(better).map(([entry]) => entry);
     const more = found.length > SHOWN ? `, the first ${SHOWN} shown` : "";
     status.textContent = found.length ? `${found.length} found${more}` : `No page has ${input.value.trim()}`;
     for (const [title, address] of found.slice(0, SHOWN)) {

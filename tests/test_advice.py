@@ -101,7 +101,7 @@ def test_what_was_not_simulated_is_not_invented():
     dip = table_of(lambda d, o: {1e3: 0.04, 1e4: 0.08, 1e5: 0.01}[d])
     row = advise(dip, rmse(0.05)).iloc[0]
     assert (row["bracket_low"], row["bracket_high"], row["monotone"]) == (1e4, 1e5, False)
-    assert "not at all above it" in row["sentence"]
+    assert "not at every dose above it" in row["sentence"]
 
 
 def test_the_overlap_at_each_dose_is_that_of_the_curve_over_overlap():
@@ -155,7 +155,7 @@ def test_the_command_answers_from_a_study_and_converts_units(copy):
     resolution = table.assign(channel="complex", metric="frc50", value=0.02 / table["value"])
     pd.concat([table, resolution]).to_csv(copy / "metrics.csv", index=False)
     answer = fly64("advise", copy, "--phase-rmse", "0.1").stdout
-    assert "2 draws of the noise" in answer and "shot noise alone asks for 25 photons" in answer
+    assert "2 draws of the noise" in answer and "shot noise alone requires 25 photons" in answer
     assert "Cheapest: " in answer and "photons per pixel" in answer
     advice = advise_study(copy, phase_rmse=0.1)
     assert set(advice.overlaps) == set(VIEWS) and advice.doses["photons_per_pixel"].gt(0).all()

@@ -246,9 +246,9 @@ def test_one_method_alone_is_no_arena_and_who_has_not_entered_is_named(tmp_path)
         write_metrics(path, table[table["method"].isin(["LSQML", NOTHING])])
     fly64("report", root)
     page = (root / "report" / "_site" / "index.html").read_text(encoding="utf-8")
-    assert "There is no arena: LSQML is the only method of this study" in page and "Leaderboard, test" not in page
+    assert "There is no arena: LSQML is the only method here" in page and "Leaderboard, test" not in page
     shown = fly64("arena", root).stdout
     others = [name for name in find_methods() if name != "LSQML"]
     (line,) = [line for line in shown.splitlines() if line.startswith("not entered: ")]
     assert ", ".join(others) in line and line.endswith(f"fly64 run {root} --methods {','.join(others)}")
-    assert "not all is in it: 1 of 6 comparisons of the test split are missing" in shown
+    assert "incomplete: 1 of 6 comparisons of the test split are missing" in shown

@@ -1,4 +1,4 @@
-"""The documentation as a website: every page is there, no link is broken, and the guide's pictures are made."""
+"""The documentation as a website: every page is there and is found, no link is broken, pictures are made."""
 
 from __future__ import annotations
 
@@ -47,3 +47,27 @@ def test_the_documentation_has_the_guide_every_notebook_and_what_surrounds_them(
     assert shown.main.find("img")["alt"]
     about = {path.stem for path in (docs / "about").glob("*.html")}
     assert about == {"citation", "changelog", "contributing", "security"}
+
+
+# what a newcomer types, and the page that answers
+ANSWERS = {
+    "compare two pictures": "show/swipe.html", "own axis": "index.html#your-own-method-axis-or-file-format",
+    "exposure": "physics/exposure.html", "dose": "axes/dose.html", "mask": "axes/dead_pixels.html",
+    "slurm": "index.html#on-a-cluster", "gpu": "index.html#what-it-needs", "cite": "about/citation.html",
+    "uncertainty": "quality/advice.html", "how many photons": "quality/advice.html", "overlap": "axes/overlap.html",
+    "own method": "index.html#your-own-method-axis-or-file-format", "units": "data/experiment.html",
+    "install": "index.html#getting-started", "own data": "guide/my_scan.html",
+}  # fmt: skip
+
+
+def test_the_search_has_the_page_that_answers_among_the_first_three(docs, browser):
+    page, missed = browser.new_page(), {}
+    page.goto((docs / "index.html").as_uri())
+    for typed, answer in ANSWERS.items():
+        page.get_by_label("Search in these pages").fill(typed)
+        page.wait_for_selector("form.search li a", state="attached")
+        links = page.eval_on_selector_all("form.search li a", "links => links.map(a => a.href)")
+        if not any(link.endswith(answer) for link in links[:3]):
+            missed[typed] = links[:3]
+    page.close()
+    assert not missed

@@ -191,7 +191,7 @@ def test_more_photons_or_a_better_stage():
     late = better_buy(lost_of(table_of()), 1e5).set_index(["imperfection", "variant"]).loc[("stage error 1 px", "ML")]
     assert (late["instead relation"], late["instead"]) == (">", 10.0)  # its floor is above the ideal error
     words = in_words(lost_of(table_of()), "baseline", "ML", 1e5)
-    assert any("halving it to stage error 0.5 px saves as much as" in w and "better buy" in w for w in words)
+    assert any("halving it to stage error 0.5 px is worth" in w and "removing the cause is better" in w for w in words)
 
 
 def test_the_worst_comes_first_and_words_name_remedies():
@@ -199,9 +199,9 @@ def test_the_worst_comes_first_and_words_name_remedies():
     assert middle_dose(lost) == 1e5 and hurts_most(lost)["dose"].unique().tolist() == [1e5]
     assert (np.diff(hurts_most(lost, 1e6)["factor"]) <= 0).all()
     words = in_words(lost, "baseline", "ML")
-    assert "costs most: a beamline" in words[0]
+    assert "the most costly: a beamline" in words[0]
     back = (1 + 0.01**2 * 1e5 / C**2) / (1 + 0.001**2 * 1e5 / C**2)
-    (remedied,) = [w for w in words if w.startswith("stage error 1 px: positions (ML+positions) takes it from")]
+    (remedied,) = [w for w in words if w.startswith("stage error 1 px: positions (ML+positions) brings it from")]
     assert f"worth {factor_in_short(back)} times the photons" in remedied
     assert "No method here has a remedy against fog 0.1 photons / px" in words
     assert "ePIE has no remedy for positions" in in_words(lost, "baseline", "ePIE")
@@ -257,7 +257,7 @@ def test_the_report_has_a_page_of_what_a_beamline_costs(further):
     assert "notebooks/phase_g/dose_10000/dense_position_error_0p5_test.html" in links
     assert len(section("img")) == 2 and all("What imperfections cost" in i["alt"] for i in section("img"))
     text = section.get_text()
-    assert "costs most: position error 1 px" in text and "interval over 2 draws" in text
+    assert "the most costly: position error 1 px" in text and "interval over 2 draws" in text
     assert first.find("main").find("a", href="imperfections.html")
 
 
@@ -276,7 +276,7 @@ def test_the_command_prints_the_map_and_says_what_to_do(further):
     dense = shown.partition("dense view")[2].partition("sparse view")[0]
     (line,) = [ln for ln in dense.splitlines() if ln.startswith("position error 1 px") and " LSQML " in ln]
     assert f"{row['relation']}{factor_in_short(row['factor'])}" in line
-    assert "LSQML, baseline view:" in shown and "costs most: position error 1 px" in shown
+    assert "LSQML, baseline view:" in shown and "the most costly: position error 1 px" in shown
     assert "Supervised" not in shown  # it was shown the truth
     assert "Supervised" in fly64("advise", further, "--imperfection", "all", "--with-truth-trained").stdout
     one = fly64("advise", further, "--imperfection", "position error 0.5 px").stdout

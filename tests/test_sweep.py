@@ -277,7 +277,7 @@ def test_the_report_of_a_wide_study_has_every_seed_and_no_dead_link(wide):
     compared = page.parent / "replicates/seed_43/notebooks/phase_g/dose_100/baseline_test.html"
     assert "seed_43 phase_g/dose_100/baseline_test" in compared.read_text()
     assert "within the noise of 2 seeds" in text and 'class="cell noise"' in text and "made to fail" in text
-    assert "means over 2 whole replicates (seeds 42, 43), trained anew" in text
+    assert "means over 2 whole replicates (seeds 42, 43), each trained anew" in text
     pictures = {p.name for p in (wide / "report" / "figures").iterdir()}
     assert {"curves_ms_ssim.svg", "phase_dose_100.svg", "phase_error_dose_1000000.svg"} <= pictures
     assert "phase_dose_1000.svg" not in pictures

@@ -183,7 +183,7 @@ def test_the_counts_refuse_a_file_that_lies_otherwise(held, base, name):
     if name == "corner":  # the light alone says it
         assert same(made_of(HERE, "plain", wrong_file), base)
         return
-    with pytest.raises(FormatError, match=r"R = 0.\d+ as it was understood, 0.\d+ with .* needed .*--orientation"):
+    with pytest.raises(FormatError, match=r"R = 0.\d+ as it was read, 0.\d+ with .* needed .*--orientation"):
         made_of(HERE, "plain", wrong_file)
     turned = made_of(HERE, "plain", wrong_file, ReadOptions(orientation="auto"))
     assert same(turned, base) and turned.source["R"]["as is"] > 1.5 * min(turned.source["R"].values())

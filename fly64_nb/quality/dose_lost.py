@@ -412,14 +412,14 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
     first = worst.drop_duplicates("imperfection")
     costly = [f"{r['imperfection']} ({_times(r)}, {r['variant']})" for _, r in first.iterrows()]
     noisy = first[(first["low"] <= 1) & (first["high"] >= 1)]
-    lines = [f"At {in_short(dose)} photons per exposure costs most: {'; '.join(costly[:3])}"] if costly else []
+    lines = [f"At {in_short(dose)} photons per exposure the most costly: {'; '.join(costly[:3])}"] if costly else []
     if len(noisy):
-        lines.append(f"Within the noise and perhaps nothing: {', '.join(noisy['imperfection'])}")
+        lines.append(f"Within the noise, so perhaps no loss: {', '.join(noisy['imperfection'])}")
     starts = begins_to_matter(lost)
     words = {
-        "about": "from about {} photons",
-        "at most": "from {} photons or fewer",
-        "more than": "not up to {} photons",
+        "about": "from about {} photons on",
+        "at most": "at {} photons, perhaps at fewer",
+        "more than": "at no dose up to {} photons",
     }
     never_known = lost[["imperfection", "variant"]].assign(open=_is_open(lost, MATTERS))
     never_known = never_known.groupby(["imperfection", "variant"])["open"].all()
@@ -429,7 +429,7 @@ def worst_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
         here = "not known" if unknown else words[r["relation"]].format(in_short(r["dose"]))
         said.setdefault(here, []).append(f"{r['imperfection']} ({r['variant']})")
     listed = "; ".join(f"{', '.join(names)}: {here}" for here, names in said.items())
-    return [*lines, f"A fifth of the photons or more is lost to {listed}"] if said else lines
+    return [*lines, f"A fifth of the photons or more is lost to: {listed}"] if said else lines
 
 # %% ../../nbs/quality/dose_lost.ipynb #cb8609a2
 def buy_in_words(row: pd.Series, better: str = "") -> str:
@@ -439,18 +439,18 @@ def buy_in_words(row: pd.Series, better: str = "") -> str:
         return f"{what}: nothing is reconstructed, and no dose makes up for it"
     verb = f"{'halving' if np.isclose(row['value'], 2 * row['to']) else 'improving'} it to {better}" if better else ""
     if row["relation"] == "unknown":
-        step = f"what {verb} saves is not known: both are outside of what was simulated"
+        step = f"what {verb} saves is not known: both are outside the simulated doses"
     elif row["saved"] <= 1:
         step = f"{verb or 'removing it'} saves nothing"
     else:
         saved = times(row["saved"], row["relation"])
-        step = f"{verb} saves as much as {saved}" if better else f"removing it is worth {saved}"
+        step = f"{verb or 'removing it'} is worth {saved}"
     if row["instead relation"] == ">" and row["instead"] > 1:
         light = f"even {factor_in_short(row['instead'])} times the photons do not make up for it, so "
-        return f"{what}: {step}; {light}mending it is the better buy"
+        return f"{what}: {step}; {light}removing the cause is better"
     if row["instead relation"] == ">":
-        return f"{what}: {step}; whether more photons would do was not simulated"
-    return f"{what}: {step}; {times(row['instead'], row['instead relation'])} would make up for it, too"
+        return f"{what}: {step}; whether more photons would make up for it was not simulated"
+    return f"{what}: {step}; {times(row['instead'], row['instead relation'])} would make up for it"
 
 # %% ../../nbs/quality/dose_lost.ipynb #a1281713
 def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
@@ -466,7 +466,7 @@ def remedies_in_words(lost: pd.DataFrame, dose: float) -> list[str]:
                 back = off["factor"] / on["factor"]
                 worth = f"worth {factor_in_short(back)} times the photons" if back > 1 else "no gain"
                 change += f", {worth}"
-            lines.append(f"{name} {'take' if what == 'remedies' else 'takes'} it {change}")
+            lines.append(f"{name} {'bring' if what == 'remedies' else 'brings'} it {change}")
         elif "with" in by.index:
             r = by.loc["with"]
             uses = "the remedies that it has" if "," in r["remedy"] else f"its remedy ({r['remedy']})"

@@ -458,7 +458,7 @@ class Plan:
         if len(self.possible) < 2:
             return "nothing else fits"
         if self.possible["seeds"].iloc[0] < 2:
-            return "the noise was drawn once, which says nothing of luck"
+            return "the noise was drawn once, so this may be chance"
         level = [where_in_words(row) for row in level_with_best(self.advice, self.best)]
         more = f" and {len(level) - 3} more" if len(level) > 3 else ""
         return (
@@ -496,11 +496,11 @@ def needed_sentence(plan: Plan) -> str:
         return f"{wanted} cannot be had within {budget}. Nearest: {at}. {shortage_in_words(plan, row)}"
     upper = _upper_in_words(costs, row)
     if row["seeds"] < 2:
-        sure = f"The noise was drawn once, which says nothing of luck; simulated, and enough, was {upper}"
+        sure = f"The noise was drawn once, so this may be chance; in the simulation enough was {upper}"
     elif row["surely"]:
         sure = f"Within the uncertainty it takes no more than {upper}"
     else:
-        sure = f"That is not sure: within the uncertainty it may take {upper}"
+        sure = f"That is not certain: within the uncertainty it may take {upper}"
     return f"{wanted} can be had{_within(budget)}: {at}. {sure}."
 
 # %% ../../nbs/quality/planner.ipynb #5a3d9ef3
@@ -545,7 +545,7 @@ def shortage_in_words(plan: Plan, row: Mapping[str, Any]) -> str:
         )
     if budget.dose_gray and row["gray"] > budget.dose_gray:
         times = row["gray"] / budget.dose_gray
-        parts.append(f"a sample that bears {gray_in_words(row['gray'])} ({in_short(times)} times the limit)")
+        parts.append(f"a sample that can take {gray_in_words(row['gray'])} ({in_short(times)} times the limit)")
     if budget.photons_per_pixel and row["photons_per_pixel"] > budget.photons_per_pixel * (1 + 1e-9):
         parts.append(f"{in_short(row['photons_per_pixel'])} photons per pixel")
     return f"It would take {', and '.join(parts)}."
@@ -567,11 +567,17 @@ def overlap_sentence(plan: Plan) -> str:
     decided = [is_better(plan.advice, best, row) for row in rows[1:]]
     fewest = best["patterns"] == min(row["patterns"] for row in rows)
     most = best["patterns"] == max(row["patterns"] for row in rows)
-    kind = "more, darker exposures are" if most else "fewer, brighter exposures are" if fewest else "the middle way is"
+    kind = (
+        "more, darker exposures are"
+        if most
+        else "fewer, brighter exposures are"
+        if fewest
+        else "an overlap between the others is"
+    )
     if any(row["standing"] == "above" for row in rows):
-        verdict = f"{_view_in_words(best)} has the least error, but the study's highest dose ends the comparison"
+        verdict = f"{_view_in_words(best)} has the least error, but the comparison ends at the study's highest dose"
     elif None in decided:
-        verdict = f"{kind} best, but the noise was drawn once, which says nothing of luck"
+        verdict = f"{kind} best, but the noise was drawn once, so this may be chance"
     else:
         verdict = f"{kind} best, beyond the noise" if all(decided) else f"{kind} best, but within the noise of another"
     return f"Overlap at this budget, {best['method']}: {each}. {_first_up(verdict)}."

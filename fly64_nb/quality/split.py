@@ -238,9 +238,9 @@ def judged_correlation(halves: Halves, judges: Halves) -> np.ndarray:
 
 # %% ../../nbs/quality/split.ipynb #36d7863a
 BLIND = (
-    "This says how much the image would change with other photons of the same dose. What both halves share is not in "
-    "it: a wrong probe, wrong positions, gaps and raster of the scan, a prior that smooths or invents, an iteration "
-    "that stopped early.",
+    "This says how much the image would change with other photons of the same dose. Errors that both halves share are "
+    "not in it: a wrong probe, wrong positions, gaps and raster of the scan, a prior that smooths or invents, an "
+    "iteration that stopped early.",
     "So the true error can be larger, and the true resolution coarser.",
 )
 
@@ -399,9 +399,9 @@ class SplitQuality:
         found = self.resolution()
         besides = ""
         if self.judged is not None:
-            besides = f", and other error of about {self.judged:.3g} rad at most, as a judge without a prior sees it"
+            besides = f", and other errors of at most about {self.judged:.3g} rad, as seen by a judge without a prior"
         elif self.bias is not None:
-            besides = f", and other error of {self.dose_bias_rms:.3g} rad that falls with the dose"
+            besides = f", and a further error of {self.dose_bias_rms:.3g} rad that falls with the dose"
         deals = f"{self.deals} deal{'s' if self.deals > 1 else ''}"
         return [
             f"phase error predicted without a truth: {self.phase_rms:.3g} rad RMS; noise of {self.noise_rms():.3g} rad "

@@ -115,7 +115,7 @@ def rows_for_page(plan: Plan, most: int = 5) -> pd.DataFrame:
     return found.loc[:, (found != "").any()] if len(found) else found
 
 # %% ../../nbs/results/proposal.ipynb #5ba1fca7
-_AXIS = " (an axis of its own below)"  # as the report's card has it; on this page there is nothing below
+_AXIS = " (varied in a section of its own)"  # as the report's card has it; this page has no such section
 
 
 def stands_on(study: Study, plan: Plan) -> list[str]:
@@ -126,9 +126,7 @@ def stands_on(study: Study, plan: Plan) -> list[str]:
     assumed = tuple(held + [line for line in assumed if line not in axes])
     seeds = plan.advice.table.loc[plan.advice.table["split"] == plan.advice.split, "seed"].nunique()
     d = study.design
-    draws = (
-        f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that nothing is known of its luck"
-    )
+    draws = f"{seeds} draws of the noise" if seeds > 1 else "one draw of the noise, so that its luck is not known"
     source = (study.record.get("base_source") or {}).get("file", "")
     source = f"object and probe of {source}" if source else "a made-up object and probe"
     lines = [
@@ -138,7 +136,7 @@ def stands_on(study: Study, plan: Plan) -> list[str]:
         f"Not known: {'; '.join(unknown)}.",
         f"From {study.path.name} (profile {d.profile}), {source}; "
         f"{', '.join(in_short(dose) for dose in d.doses)} photons per exposure, {draws}. Between these doses errors "
-        "are interpolated, beyond them nothing is said. Intervals hold interpolation and noise, and are none of 95 %.",
+        "are interpolated, and not extrapolated. Intervals are from interpolation and noise, not of 95 % confidence.",
     ]
     if plan.advice.without:
         lines.append(f"Left out: {', '.join(plan.advice.without)}, shown the truth of half of this object.")

@@ -102,12 +102,12 @@ def maker(method: Method, settings: Mapping[str, Any], model: Path | None = None
 
 # %% ../../nbs/results/resolve.ipynb #2f6f2bb5
 NETWORK = (
-    "A trained network reads both halves with the same weights: what it learned wrong is in both. Half of the dose is "
-    "also not what it was trained for."
+    "A trained network has the same weights for both halves, so what it learned wrongly is in both. It was also not "
+    "trained for half of the dose."
 )
 SHARED_PROBE = (
-    "The probe was recovered from all photons, and both halves are told it: its error is in both. A method with "
-    "+probe refines its own in each half."
+    "The probe was recovered from all photons and is used for both halves, so its error is in both. A method with "
+    "+probe refines its own probe in each half."
 )
 ENOUGH_OVERLAP = 0.5  # the calibration below holds at 0.7 and fails at 0.2
 
@@ -183,7 +183,9 @@ class Resolved:
     def sentences(self) -> list[str]:
         """The result in words."""
         lines = [self.title, *self.quality.sentences()]
-        lines.insert(2, f"shot-noise limit of the phase: {self.limit:.3g} rad RMS, for what knows the counts alone")
+        lines.insert(
+            2, f"shot-noise limit of the phase: {self.limit:.3g} rad RMS, for a method that knows only the counts"
+        )
         if self.truth:
             one, two = (f"{100 * self.truth.held(self.quality, share):.0f} %" for share in HELD)
             half_period = self.quality.length(half_period_px(self.true_resolution))
@@ -274,10 +276,10 @@ def below_limit(quality: SplitQuality, limit: float) -> tuple[str, ...]:
     """What to say where there is less noise than the counts have."""
     if quality.noise_rms() >= 0.9 * limit:
         return ()
-    unseen = "cannot tell." if quality.judged is None else "cannot tell; the judge sees most of it."
+    unseen = "do not show them." if quality.judged is None else "do not show them; the judge sees most of them."
     return (
         f"The noise, {quality.noise_rms():.3g} rad, is below the shot-noise limit of {limit:.3g} rad: the method "
-        "smooths, or knows more than the counts. Where it is wrong in that, both halves are, and these numbers "
+        "smooths, or knows more than the counts. Errors from that are in both halves, and these numbers "
         f"{unseen}",
     )
 
@@ -288,10 +290,10 @@ def little_overlap(data: Dataset) -> tuple[str, ...]:
     if overlap >= ENOUGH_OVERLAP:
         return ()
     return (
-        f"Neighbouring exposures overlap by {overlap:.2f} only. Slow phases and the gaps between positions are then "
-        "hardly determined, and both halves lack them alike. Where this was calibrated, at an overlap of 0.2, the true "
-        "error of ML and LSQML was 1.1 to 2 times the predicted one, and that of MAP 0.4 to 1.3 times it, because the "
-        "judge lacks the same.",
+        f"Neighbouring exposures overlap by {overlap:.2f} only. Slowly varying phases and the gaps between positions "
+        "are then hardly determined, and both halves share this. Where this was calibrated, at an overlap of 0.2, the "
+        "true error of ML and LSQML was 1.1 to 2 times the predicted one, and that of MAP 0.4 to 1.3 times it, because "
+        "the judge has the same weakness.",
     )
 
 # %% ../../nbs/results/resolve.ipynb #cfdcb441

@@ -600,10 +600,10 @@ def still_falling(history: pd.DataFrame) -> str:
     fall, late = (loss[0] - loss[-1], loss[-1 - max(1, epochs // 10)] - loss[-1]) if epochs > 1 else (0.0, 0.0)
     share = max(0.0, late / fall) if fall > 0 else 0.0  # a misfit rises where a prior pulls
     if epochs == 1 or share > STILL_FALLING:
-        return f"its loss was still falling at its last epoch, {epochs} of {epochs}: more would help"
+        return f"its loss was still falling at its last epoch, {epochs} of {epochs}: more epochs would help"
     # a loss that hardly falls is no proof: slow waves of a phase cost it next to nothing
-    little = f"the last tenth brought little, {share:.2%} of the fall of its loss"
-    return f"it kept its last epoch, {epochs} of {epochs}; {little}, but more may still help"
+    little = f"the last tenth of them brought only {share:.2%} of the fall of its loss"
+    return f"it kept its last epoch, {epochs} of {epochs}; {little}, but more epochs may still help"
 
 # %% ../../nbs/results/study.ipynb #6b840574
 def progress_html(title: str, progress: pd.DataFrame) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 import html
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from ..engine.fork import Request, WarmParent, available_cores
 from ..engine.job import notebook_path
 from .evidence import lead_to_notebooks, notebook_html, package_notebooks
 from .plain import Frame, contents_html, with_names, write_search, write_shared
@@ -23,7 +27,9 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 GUIDE = "guide"  # its folder
-RUN = (GUIDE, "physics")  # folders whose notebooks are run, so that their pictures are there; all others take minutes
+# folders whose notebooks are run, so that their pictures are there; those of all others take minutes
+RUN = (GUIDE, "physics", "data", "axes", "beamlines", "quality", "show")
+IMPORTS = ("torch", "fly64_nb.report", "fly64_nb.methods.ml")  # what most of them import
 TEXTS = {
     "CITATION.cff": "How to cite",
     "CHANGELOG.md": "Changelog",
@@ -33,8 +39,8 @@ TEXTS = {
 PAGES = {"index": "Start", "guide": "Guide", "notebooks": "How it works", "api": "API", "about": "About"}
 
 # %% auto #0
-__all__ = ['GUIDE', 'RUN', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'write_notebook', 'write_lists', 'write_about',
-           'write_docs']
+__all__ = ['GUIDE', 'RUN', 'IMPORTS', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'shown_notebooks', 'write_notebook',
+           'write_lists', 'write_about', 'write_docs']
 
 # %% ../../nbs/show/docs.ipynb #ed0f5463
 @dataclass(frozen=True)
@@ -67,25 +73,59 @@ def markdown_html(text: str) -> str:
     return notebook_html(v4.new_notebook(cells=[v4.new_markdown_cell(text, id="text")]), echo=True)
 
 # %% ../../nbs/show/docs.ipynb #de36a9ba
-def executed(name: PurePosixPath, run: Sequence[str] = RUN) -> NotebookNode:
-    """A notebook of the package with what its cells show: run in its folder, if that is one of `run`."""
+def executed(name: PurePosixPath, parent: WarmParent) -> NotebookNode:
+    """A notebook of the package with what its cells show, run in its folder.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails, with what it printed.
+    """
     import nbformat
 
     path = notebook_path(str(name))
     notebook = nbformat.read(path, as_version=4)
-    if name.parts[0] in run:
-        from nbclient import NotebookClient
-
-        cells = [cell for cell in notebook.cells if not re.search(r"^#\| *eval: *false", cell.source, re.M)]
-        notebook.cells, kept = cells, notebook.cells
-        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
-        notebook.cells = kept
+    run = [cell for cell in notebook.cells if not re.search(r"^#\| *eval: *false", cell.source, re.M)]
+    copy = nbformat.v4.new_notebook(cells=[nbformat.from_dict({**cell, "metadata": {}}) for cell in run])
+    with tempfile.TemporaryDirectory() as folder:
+        source, output, printed, errors = (str(Path(folder, file)) for file in ("in.ipynb", "out.ipynb", "out", "err"))
+        nbformat.write(copy, source)
+        ended = parent.run(Request(source, output, str(path.parent), {}, printed, errors, imports=IMPORTS))
+        if ended.returncode:
+            raise RuntimeError(f"{path} failed: {Path(errors).read_text(encoding='utf-8')}{ended.reason}")
+        shown = {cell.id: cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells}
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs = shown.get(cell.id, [])
     return notebook
 
 
-def write_notebook(site: Site, name: PurePosixPath, run: Sequence[str] = RUN) -> tuple[str, str, str | None]:
+def shown_notebooks(names: Sequence[PurePosixPath], run: Collection[str]) -> Iterator[NotebookNode]:
+    """Notebooks of the package; those in the folders of `run` are run, as many at a time as there are cores."""
+    import nbformat
+
+    parents, free = [WarmParent() for _ in range(available_cores())], SimpleQueue[WarmParent]()
+    for parent in parents:
+        free.put(parent)
+
+    def one(name: PurePosixPath) -> NotebookNode:
+        if name.parts[0] not in run:
+            return nbformat.read(notebook_path(str(name)), as_version=4)
+        parent = free.get()
+        try:
+            return executed(name, parent)
+        finally:
+            free.put(parent)
+
+    try:
+        with ThreadPoolExecutor(len(parents)) as pool:
+            yield from pool.map(one, names)
+    finally:
+        for parent in parents:
+            parent.stop()
+
+# %% ../../nbs/show/docs.ipynb #d0c5b22f
+def write_notebook(site: Site, name: PurePosixPath, notebook: NotebookNode) -> tuple[str, str, str | None]:
     """Write the page of a notebook, and of its module; returns title, summary and module."""
-    notebook = executed(name, run)
     page, pictures = documentation_page(notebook, name)
     title, _, page.cells[0].source = page.cells[0].source.partition("\n")
     title, where = title.lstrip("# "), f"notebooks/{name.with_suffix('.html')}"
@@ -137,14 +177,14 @@ def write_about(site: Site, root: Path) -> None:
     site.write("about.html", "About", f"<ul>{''.join(rows)}</ul>", "about")
 
 # %% ../../nbs/show/docs.ipynb #083f4af4
-def write_docs(folder: str | Path, run: Sequence[str] = RUN) -> int:
+def write_docs(folder: str | Path, run: Collection[str] = RUN) -> int:
     """Write the documentation as a website; returns the number of its pages.
 
     Parameters
     ----------
     folder : path
         What is there is replaced, if it is such a site or empty.
-    run : sequence of str
+    run : collection of str
         Folders of the package's notebooks that are run, for their pictures.
 
     Raises
@@ -161,7 +201,9 @@ def write_docs(folder: str | Path, run: Sequence[str] = RUN) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     site = Site(folder, Frame("fly64_nb", "Dose and overlap studies in X-ray ptychography.", PAGES))
-    found = {name: write_notebook(site, name, run) for name in tqdm(package_notebooks(), desc="documentation", delay=3)}
+    names, found = package_notebooks(), {}
+    for name, notebook in tqdm(zip(names, shown_notebooks(names, run)), "documentation", len(names), delay=3):
+        found[name] = write_notebook(site, name, notebook)
     write_lists(site, found)
     source = notebook_path("index.ipynb")
     write_about(site, source.parent.parent)

@@ -114,7 +114,7 @@ def _number_cell(value: float, spread: float, colours: str, links: Links, nothin
     number = Markup(f"{value:.3f}" + (f"<small>± {spread:.3f}</small>" if np.isfinite(spread) else ""))
     kind = Markup('class="cell" style="{}"').format(colours)
     if nothing:
-        kind, number = Markup('class="cell nothing"'), number + Markup("<small>no better than nothing</small>")
+        kind, number = Markup('class="cell nothing"'), number + Markup("<small>no better than a flat image</small>")
     if not links:
         return Markup("<span {}>{}</span>").format(kind, number)
     cell = Markup('<a {} href="{}">{}</a>').format(kind, links[0][1], number)
@@ -232,7 +232,7 @@ def best_map_html(
             return value_html(None)
         lead = leads.loc[(row, column)]
         if failed(row, column, lead["best"]):
-            return Markup('<span class="cell nothing">none<small>no better than nothing</small></span>')
+            return Markup('<span class="cell nothing">none<small>no better than a flat image</small></span>')
         return _lead_cell(lead, colours.get(lead["best"], "#888"), cell_links(row, column))
 
     cells = [[write_row(row), *(cell(row, column) for column in columns)] for row in rows]

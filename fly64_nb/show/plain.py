@@ -10,6 +10,7 @@ import html
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,21 +168,28 @@ LONGEST_WORD = 24  # longer ones are digests and paths
 
 
 def words_of(body: str) -> list[str]:
-    """Different words and numbers of a page in their order, in small letters; none of the code that is folded in it."""
+    """Words and numbers of a page in small letters, the most frequent first; none of the code that is folded in it."""
     shown = body.partition('<details class="fold code"')[0]
-    found = (word.rstrip(".-+").lower() for word in WORD.findall(plain_text(shown)))
-    return [word for word in dict.fromkeys(found) if word and len(word) <= LONGEST_WORD]
+    found = Counter(word.rstrip(".-+").lower() for word in WORD.findall(plain_text(shown)))
+    return [word for word, _ in found.most_common() if word and len(word) <= LONGEST_WORD]
 
 
-def _search_entries(site: Path) -> Iterator[tuple[str, str, str]]:
-    """Title, address and words of every page of a site, and of every heading that has a name."""
+def _headings_of(body: str) -> str:
+    """Headings of a page, and the summary below its title."""
+    summary = re.search("<blockquote>(.*?)</blockquote>", body, re.S)
+    return " | ".join([*([plain_text(summary[1])] if summary else []), *(words for _, _, words in headings(body))])
+
+
+def _search_entries(site: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Title, address, headings and words of every page of a site, and of every section of the pages at its root."""
     for path in sorted(site.rglob("*.html"), key=lambda path: (len(path.parts), path)):
         text = path.read_text(encoding="utf-8")
         title = html.unescape(text.partition("<title>")[2].partition("</title>")[0]).partition(" · ")[0]
         address, body = path.relative_to(site).as_posix(), text.partition("<main>")[2]
-        yield title, address, " ".join(words_of(body))
-        for _, name, words in headings(body) if "/" not in address else ():
-            yield f"{words} ({title})", f"{address}#{name}", " ".join(words_of(words))
+        yield title, address, _headings_of(body), " ".join(words_of(body))
+        _, *sections = NAMED.split(body) if "/" not in address else [body]
+        for name, words, text in zip(sections[1::4], sections[2::4], sections[3::4], strict=True):
+            yield f"{plain_text(words)} ({title})", f"{address}#{name}", "", " ".join(words_of(f"{words} {text}"))
 
 
 def write_search(site: Path) -> None:

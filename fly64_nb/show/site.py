@@ -38,7 +38,7 @@ OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 # %% auto #0
 __all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
            'exported_module', 'write_documentation', 'section_of', 'quarto_version', 'render_with_quarto',
-           'allow_files', 'name_landmarks', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence',
+           'plain_script', 'mend_pages', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence',
            'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
@@ -341,29 +341,27 @@ def render_with_quarto(program: str, report: Path, site: Path, pages: int) -> No
         raise RuntimeError(f"quarto render failed with return code {process.returncode}: {last}")
 
 # %% ../../nbs/show/site.ipynb #9822b067
-def allow_files(site: Path) -> None:
-    """Let the pages of a Quarto site work as files.
+def plain_script(site: Path) -> bool:
+    """Make one plain script of Quarto's two that are modules, which browsers refuse in files.
 
-    Browsers refuse scripts that are modules there, so Quarto's two become a plain one.
+    Returns
+    -------
+    bool
+        Whether that was done: another version of Quarto is left as it is.
     """
     folder = site / "site_libs" / "quarto-html"
     script, tabsets = folder / "quarto.js", folder / "tabsets" / "tabsets.js"
     if not script.is_file() or not tabsets.is_file():
-        return
+        return False
     body = re.sub(r'^import \* as tabsets from "[^"]*";', "", script.read_text(encoding="utf-8"), flags=re.M)
-    if re.search(r"^(import|export)\b", body, re.M):  # another version of Quarto: leave it as it is
-        return
+    if re.search(r"^(import|export)\b", body, re.M):
+        return False
     functions = re.sub(r"^export ", "", tabsets.read_text(encoding="utf-8"), flags=re.M)
     script.write_text(
         f"(() => {{\nconst tabsets = (() => {{\n{functions}\nreturn {{ init }};\n}})();\n{body}\n}})();\n",
         encoding="utf-8",
     )
-    for page in site.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        text = re.sub(r'<script src="[^"]*quarto-html/tabsets/tabsets\.js" type="module"></script>\n?', "", text)
-        page.write_text(
-            re.sub(r'(<script src="[^"]*quarto-html/quarto\.js") type="module"', r"\1 defer", text), encoding="utf-8"
-        )
+    return True
 
 # %% ../../nbs/show/site.ipynb #5bfe4a08
 _NAMES = {
@@ -373,12 +371,16 @@ _NAMES = {
 }
 
 
-def name_landmarks(site: Path) -> None:
-    """Give the navigation of every page of a Quarto site its names."""
+def mend_pages(site: Path) -> None:
+    """Let every page of a Quarto site work as a file, and give its navigation its names."""
+    plain = plain_script(site)
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         for found, named in _NAMES.items():
             text = text.replace(found, named)
+        if plain:
+            text = re.sub(r'<script src="[^"]*quarto-html/tabsets/tabsets\.js" type="module"></script>\n?', "", text)
+            text = re.sub(r'(<script src="[^"]*quarto-html/quarto\.js") type="module"', r"\1 defer", text)
         page.write_text(text, encoding="utf-8")
 
 # %% ../../nbs/show/site.ipynb #cdcd6606
@@ -470,8 +472,7 @@ def _render(
     (report / "report.css").write_text(style_sheet(quarto=True), encoding="utf-8")
     shutil.copyfile(notebook_path("favicon.svg"), report / "favicon.svg")
     render_with_quarto(program, report, site, len(pages) + len(evidence) + documented)
-    allow_files(site)
-    name_landmarks(site)
+    mend_pages(site)
 
 # %% ../../nbs/show/site.ipynb #f8124506
 def publish_report(study: str | Path, quarto: str | None = None, workers: int = 0) -> Published:
