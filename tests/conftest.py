@@ -14,8 +14,11 @@ from pathlib import Path
 import filelock
 import pytest
 
-from warm import Warm
+from warm import ONE_THREAD, Warm
 
+# before NumPy and PyTorch are there: test workers run side by side, and the threads of each would wait for the others'
+for name, number in ONE_THREAD.items():
+    os.environ.setdefault(name, number)
 REPOSITORY = Path(__file__).resolve().parents[1]
 STAR = REPOSITORY.parent / "shared" / "data" / "siemens-star-small.npz.bz2"
 # the order of the package's user; tests of the others add them to a copy

@@ -15,6 +15,7 @@ from profiles import method_settings, profile_base
 import fly64_nb.methods.networks.patch_networks as networks  # first: TensorFlow must come after PyTorch's triton
 from fly64_nb.data.dataset import Dataset
 from fly64_nb.datasets import make_datasets
+from fly64_nb.methods.networks.graphs import adam, as_graph
 from fly64_nb.methods.networks.layers import patches_to_pairs, support_size
 from fly64_nb.methods.networks.learning import (
     Examples,
@@ -22,6 +23,7 @@ from fly64_nb.methods.networks.learning import (
     batches,
     best_precision,
     make_network,
+    mean_loss,
     validation_rows,
 )
 from fly64_nb.methods.pinn import PINN
@@ -34,14 +36,12 @@ SHOWN = {"PINN": "physics-informed", "Supervised": "supervised"}
 
 def network(data: Dataset, name: str, settings: TrainingSettings) -> networks.PatchNetwork:
     """A compiled network."""
-    import keras
-
     kinds = {
         "PINN": lambda: partial(networks.PhysicsNetwork, stages=settings.stages, dose=data.dose),
         "Supervised": lambda: networks.SupervisedNetwork,
     }
     made = make_network(kinds[name](), data, settings, {})
-    made.compile(keras.optimizers.Adam(settings.learning_rate), jit_compile=False)
+    made.compile(adam(settings.learning_rate), jit_compile=False)
     return made
 
 
@@ -60,7 +60,8 @@ def training(data: Dataset, name: str, settings: TrainingSettings, gridsize: int
     made, size = network(data, name, settings), max(1, settings.batch // members)
     rows, _ = validation_rows(data.x, settings.validation_share, members)
     shown = batches(Examples(grouped, rows, target(data, name), settings), size)
-    return lambda: made.fit(shown, steps_per_epoch=images // (size * members), epochs=1, verbose=0, shuffle=False)
+    train, steps = as_graph(made.train_step), images // (size * members)
+    return lambda: mean_loss(made, train, islice(shown, steps))
 
 
 def step(data: Dataset, settings: TrainingSettings, count: int) -> Callable[[], Any]:
