@@ -267,7 +267,7 @@ def halves_are_shown(book: Notebook, folder: Path) -> None:
     picture = book.page.locator(f"img[alt*='{words}']")
     assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 600
     assert len(picture.get_attribute("src")) > 40_000  # an empty one has 5000
-    assert "a wrong probe" in book.page.get_by_text("What both halves share").inner_text()
+    assert "a wrong probe" in book.page.get_by_text("Errors that both halves share").inner_text()
     assert not book.page.get_by_text("Out of date:").count()
     fold.click()
 

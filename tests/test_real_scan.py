@@ -35,11 +35,12 @@ def strip(star, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("mode", [pytest.param("simulate", marks=pytest.mark.slow), "thin"])  # two minutes each
+@pytest.mark.parametrize("mode", [pytest.param("simulate", marks=pytest.mark.slow), "thin"])  # a minute each
 def test_the_study_on_the_real_scan(strip, tmp_path, mode):
     root = tmp_path / mode
     layout = Layout(root)
-    asked = "--profile", "tiny", "--doses", "1e5", "--methods", "PINN,LSQML", "--set", "LSQML.epochs=12"
+    asked = "--profile", "tiny", "--doses", "1e5", "--methods", "PINN,LSQML"
+    asked += "--set", "LSQML.epochs=12", "--set", "PINN.images=200"
     done = fly64("run", root, "--base", strip, "--mode", mode, *asked)
     record = read_study(root)
     assert record["design"].patch_size == 128 and record["base_source"]["kind"] == "measured scan"

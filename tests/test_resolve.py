@@ -102,7 +102,7 @@ def test_a_judge_sees_what_a_prior_smooths_away():
     errors = [abs(np.log(one.quality.phase_rms / one.truth.phase_rms)) for one in (alone, judged)]
     assert errors[1] < errors[0]
     assert any("shot-noise limit" in note for note in alone.quality.notes)
-    assert "as a judge without a prior sees it" in judged.quality.sentences()[0]
+    assert "as seen by a judge without a prior" in judged.quality.sentences()[0]
     assert judge_for(ML, "ML", "quick", find_methods()) is None
     with pytest.raises(ValueError, match="needed is one of"):
         judge_for(MAP, "LSQML", "quick", find_methods())
