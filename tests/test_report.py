@@ -233,8 +233,8 @@ WHOLE = """async () => {
 }"""
 
 
-def look(context, address: str) -> tuple[dict, list[str], list[str]]:
-    """A page in a browser: pictures that are missing and its width; what it complained of; what it asked for."""
+def look(context, address: str, narrow: int = 0) -> tuple[dict, list[str], list[str]]:
+    """A page in a browser: pictures that are missing, its width and that in a narrow window; complaints; requests."""
     page, complaints, asked = context.new_page(), [], []
     page.on(
         "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
@@ -243,13 +243,16 @@ def look(context, address: str) -> tuple[dict, list[str], list[str]]:
     page.on("request", lambda request: asked.append(request.url))
     page.goto(address)
     seen = page.evaluate(WHOLE)
+    if narrow:
+        page.set_viewport_size({"width": narrow, "height": 900})
+        seen["narrow"] = page.evaluate("document.documentElement.scrollWidth")
     page.close()
     return seen, complaints, asked
 
 
-@pytest.mark.parametrize("width", [390, 1400])
-def test_every_page_is_whole_in_a_browser_from_files(site, browser, width):
-    context = browser.new_context(viewport={"width": width, "height": 900})
+def test_every_page_is_whole_in_a_browser_from_files(site, browser):
+    wide, narrow = 1400, 390
+    context = browser.new_context(viewport={"width": wide, "height": 900})
     pages = sorted(site.rglob("*.html"))
     if (site / "docs").is_dir():  # eighty pages of one kind: some will do
         pages = [p for p in pages if "docs" not in p.parts] + [
@@ -258,10 +261,11 @@ def test_every_page_is_whole_in_a_browser_from_files(site, browser, width):
             site / "docs/api/physics.optics.html",
         ]
     for path in pages:
-        seen, complaints, asked = look(context, path.as_uri())
+        seen, complaints, asked = look(context, path.as_uri(), narrow)
         assert not complaints, (path, complaints)
         assert not seen["missing"], (path, seen["missing"])
-        assert seen["width"] <= width, f"{path} is {seen['width']} px wide in a window of {width}"
+        for found, width in ((seen["width"], wide), (seen["narrow"], narrow)):
+            assert found <= width, f"{path} is {found} px wide in a window of {width}"
         assert all(url.startswith(("file:", "data:")) for url in asked), (path, asked)
     context.close()
 
