@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from .style import AMPLITUDE, COUNTS, ERROR, PHASE, WRAPPED
+from .style import AMPLITUDE, COUNTS, ERROR, PAGE_WIDTH, PHASE, WRAPPED
 from .style import add_scale_bar, extent_of, grid, panels, robust_limits, show_image
 
 # %% auto #0
@@ -198,15 +198,17 @@ def _show_channel(
     span = max([float(np.percentile(np.abs(e), 99)) for e in errors.values()], default=1.0)
     for ax, (name, image) in zip(axes[0], images.items()):
         shown = ax.imshow(image, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent)
-        ax.set_title(f"{name}: {channel}")
+        ax.set_label(f"{name}: {channel}")
     for ax, (name, error) in zip(axes[1, 1:], errors.items()):
         wrong = ax.imshow(error, cmap=ERROR, vmin=-span, vmax=span, extent=extent)
-        ax.set_title(f"{name}: {channel} error")
+        ax.set_label(f"{name}: {channel} error")
     axes[1, 0].axis("off")
-    for bar, last in ((shown, axes[0, -1]), *([(wrong, axes[1, -1])] if errors else [])):
-        beside = last.inset_axes((1.04, 0, 0.05, 1), label="<colorbar>")
+    bars = ((shown, axes[0, -1], channel), *([(wrong, axes[1, -1], f"{channel} error")] if errors else []))
+    for bar, last, what in bars:
+        beside = last.inset_axes((1.06, 0, 0.07, 1), label="<colorbar>")
         # a wide field leaves no room for more than small letters
-        last.figure.colorbar(bar, cax=beside).set_label(unit, fontsize="small")
+        last.figure.colorbar(bar, cax=beside).set_label(f"{what}\n({unit})", fontsize="small")
+        beside.tick_params(labelsize="small")
 
 # %% ../../nbs/show/images.ipynb #b81bc847
 def show_comparison(
@@ -235,7 +237,9 @@ def show_comparison(
     images = {"truth": truth, **methods}
     phases = phases or {name: np.angle(image) for name, image in images.items()}
     h, w = truth.shape
-    fig, axes = grid(4, (2.9,) * len(images), 2.9 * h / w, 0.8, 1.0, (0.4, 0.2))
+    beside, between = (0.7, 1.1), 0.12  # inches, so that all is as wide as a page, and its letters can be read there
+    wide = min(2.9, (PAGE_WIDTH - sum(beside) - between * len(methods)) / len(images))
+    fig, axes = grid(4, (wide,) * len(images), wide * h / w, *beside, (between, between))
     for ax in axes.flat:
         if ax is not axes[2, 0]:
             ax.set(xticks=[], yticks=[])  # one panel's numbers are enough, and ticks take long to draw
@@ -243,6 +247,8 @@ def show_comparison(
     amplitudes = {name: np.abs(image) for name, image in images.items()}
     _show_channel(axes[:2], amplitudes, "amplitude", "transmission", AMPLITUDE, extent)
     _show_channel(axes[2:], {name: phases[name] for name in images}, "phase", "rad", PHASE, extent)
+    for ax, name in zip(axes[0], images):
+        ax.set_title(name, fontsize="medium")
     axes[2, 0].set(xlabel="x (px)", ylabel="y (px)")
     add_scale_bar(axes[0, 0], pixel_size_m)
     fig.suptitle(title)
