@@ -8,18 +8,13 @@ parent imports libraries only: every child imports the package itself, and the p
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -68,96 +63,9 @@ def run_notebook(name: str) -> None:
 def run_command(*arguments: str) -> None:
     """Run ``fly64`` with arguments."""
     sys.argv = ["fly64", *arguments]
-    fork_warm_parents(start_nursery())
     from fly64_nb.cli import app
 
     app()
-
-
-def start_nursery() -> socket.socket:
-    """A process without threads, which forks a `fly64_nb.engine.fork.serve` for each request; it ends with us."""
-    ours, its = socket.socketpair()
-    if os.fork():
-        its.close()
-        return ours
-    ours.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets children that have ended
-    while True:
-        message, pipes, *_ = socket.recv_fds(its, 1 << 20, 3)
-        if not message:
-            os._exit(0)
-        child = os.fork()
-        if not child:
-            its.close()
-            be_warm_parent(json.loads(message), pipes)
-        for pipe in pipes:
-            os.close(pipe)
-        its.send(str(child).encode())
-
-
-def be_warm_parent(environment: dict[str, str], pipes: list[int]) -> None:
-    """Serve requests with this environment and these three pipes, and end."""
-    os.setsid()
-    for fd, pipe in enumerate(pipes):
-        os.dup2(pipe, fd)
-        os.close(pipe)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.stdin, sys.stdout, sys.stderr = (open(fd, mode, closefd=False) for fd, mode in enumerate("rww"))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        from fly64_nb.engine.fork import serve
-
-        serve()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)
-
-
-class _Born:
-    """What `subprocess.Popen` knows of a process, of one that the nursery forked."""
-
-    def __init__(self, pid: int):
-        self.pid = pid
-
-    def poll(self) -> int | None:
-        with contextlib.suppress(ProcessLookupError):
-            return os.kill(self.pid, 0)
-        return 0
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self, timeout: float = float("inf")) -> int:
-        until = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > until:
-                raise subprocess.TimeoutExpired("serve", timeout)
-            time.sleep(0.005)
-        return 0
-
-
-def fork_warm_parents(nursery: socket.socket) -> None:
-    """Let the engine's warm parents be forked by the nursery, where they would start a new Python and import all."""
-    from fly64_nb.engine import fork
-
-    one_at_a_time = threading.Lock()
-
-    def start(server: fork._Server) -> None:
-        server._errors = tempfile.TemporaryFile()
-        (read, server_requests), (server_answers, write) = os.pipe(), os.pipe()
-        with one_at_a_time:
-            message = json.dumps(fork.environment()).encode()
-            socket.send_fds(nursery, [message], [read, write, server._errors.fileno()])
-            server.process = _Born(int(nursery.recv(64)))
-        os.close(read), os.close(write)
-        server.requests, server.answers = open(server_requests, "wb", 0), open(server_answers, "rb", 0)
-
-    fork._Server.__init__ = start
 
 
 WHAT = {"notebook": run_notebook, "command": run_command}
@@ -221,7 +129,7 @@ class Warm:
                 text=True,
                 bufsize=1,
                 cwd=REPOSITORY,
-                env={**os.environ, **ONE_THREAD, "PYTHONHASHSEED": "0"},  # as the engine starts its own
+                env={**os.environ, **ONE_THREAD},
             )
         folder = str(REPOSITORY) if what == "notebook" else os.getcwd()
         with tempfile.TemporaryDirectory() as place:
