@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['REFUSED', 'LEFT_OUT', 'STATUS_OF', 'Request', 'environment', 'available_cores', 'die_with_parent', 'end_group',
-           'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
+__all__ = ['REFUSED', 'LEFT_OUT', 'STATUS_OF', 'NEEDED_BY_ALL', 'Request', 'environment', 'available_cores', 'die_with_parent',
+           'end_group', 'run_request', 'serve', 'Ended', 'WarmParent', 'report_progress']
 
 # %% ../../nbs/engine/fork.ipynb #0ce7d8c9
 @dataclass(frozen=True)
@@ -158,12 +158,38 @@ def run_request(request: Request) -> int:
         return 1
     return 0
 
+# %% ../../nbs/engine/fork.ipynb #81b6210b
+def _practise(picture: str) -> None:
+    """Draw a figure as `picture` does, and check a notebook, so that no child begins with an empty cache."""
+    import nbformat
+    from matplotlib.figure import Figure
+
+    nbformat.validate(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    figure = Figure(figsize=(3, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    figure.colorbar(left.imshow([[0, 1]]), ax=left, label="rad")
+    right.loglog([1e-3, 1e3], [1e-3, 1e3], label="loss")
+    right.set(title="title", xlabel="x")
+    right.legend()
+    figure.suptitle("practice")
+    draw = _imported_when_called(picture)
+    assert draw
+    draw(figure)
+
 # %% ../../nbs/engine/fork.ipynb #3a17e41c
-def _fork(request: Request) -> int:
-    """Start a child that runs a request; returns its process number."""
+def _import_for(request: Request, practised: set[str]) -> None:
+    """Import what a request asks for; if that draws, practise it, once for each function in `practised`."""
     for name in request.imports:
         with contextlib.suppress(Exception):  # the notebook will say it better
             importlib.import_module(name)
+    if request.picture not in practised and request.picture.partition(":")[0] in sys.modules:
+        practised.add(request.picture)
+        with contextlib.suppress(Exception):
+            _practise(request.picture)
+
+
+def _fork(request: Request) -> int:
+    """Start a child that runs a request; returns its process number."""
     gc.collect()
     gc.freeze()  # a collection in the child would copy every page
     server, child = os.getpid(), os.fork()
@@ -201,6 +227,13 @@ def _end_of(child: int, incoming: int, wake: int) -> dict[str, float] | None:
     }
 
 # %% ../../nbs/engine/fork.ipynb #9a57bed4
+# every job runs a notebook, and most show pictures
+NEEDED_BY_ALL = (
+    "fly64_nb.engine.notebook", "matplotlib_inline.backend_inline", "papermill.execute", "IPython.core.completer",
+    "IPython.core.magics",
+)  # fmt: skip
+
+
 def serve() -> None:
     """Read requests from standard input until it ends; fork a child for each."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -211,11 +244,14 @@ def serve() -> None:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then says what to do
     incoming = os.fdopen(os.dup(0), "rb", buffering=0)
-    importlib.import_module("fly64_nb.engine.notebook")  # every job needs it, and pictures
-    importlib.import_module("matplotlib_inline.backend_inline")
+    for name in NEEDED_BY_ALL:
+        importlib.import_module(name)
+    practised: set[str] = set()
     while line := incoming.readline():
         fields = json.loads(line)
-        child = _fork(Request(**{**fields, "imports": tuple(fields["imports"])}))
+        request = Request(**{**fields, "imports": tuple(fields["imports"])})
+        _import_for(request, practised)
+        child = _fork(request)
         print(json.dumps({"pid": child}), file=answers)
         ended = _end_of(child, incoming.fileno(), wake_read)
         if ended is None:
