@@ -73,7 +73,7 @@ CHANNELS = {
 
 
 def channel_of(image: FieldImage, channel: str) -> np.ndarray:
-    """A channel of an image, (h, w); the truth has no error, and shows what the error is of."""
+    """A channel of an image, (h, w); the truth has no error, so it shows the amplitude or phase itself."""
     name = channel.removesuffix(" error") if image.method == "truth" else channel
     return getattr(image, name.replace(" ", "_"))
 
@@ -100,7 +100,7 @@ def panel_grid(figure: Figure, panels: int, aspect: float, bars: int) -> tuple[l
     across, down = columns * side + (columns - 1) * GAP, rows * side * aspect + (rows - 1) * GAP
     height = down + TOP + BOTTOM
     figure.clear()
-    if not np.isclose(height, figure.get_size_inches()[1]):  # a canvas that is told its size starts anew and flickers
+    if not np.isclose(height, figure.get_size_inches()[1]):  # setting the size starts the canvas anew: it flickers
         figure.set_size_inches(width, height)
     share = {"left": LEFT / width, "right": (LEFT + across) / width, "bottom": BOTTOM / height, "top": 1 - TOP / height}
     grid = figure.add_gridspec(rows, columns, **share, wspace=GAP / side, hspace=GAP / (side * aspect))
@@ -286,7 +286,7 @@ def halves_html(study: Study, asked: Mapping[str, Any], method: str) -> str:
     job = resolve_job(study, condition, method, judge="", seed=asked["seed"])
     if not job.outputs[0].is_file():
         command = command_for(study, condition, method, asked["seed"])
-        return f"<p>Not predicted yet. This does it: <code>{html.escape(command)}</code></p>"
+        return f"<p>Not predicted yet. To predict it, run <code>{html.escape(command)}</code></p>"
     result = read_result(job.output_dir)
     numbers, why = result_numbers(result), outdated(job)
     predicted, true = (f"{numbers[name]:.4f}" for name in ("predicted (rad)", "true (rad)"))
@@ -355,7 +355,7 @@ def display_controls(study: Study) -> dict[str, widgets.Dropdown]:
     jobs = [("the method", "method"), ("its training", "training"), ("comparison", "G"), ("overlap view", "D")]
     return {
         "method": choice("method", study.methods, "the method that is marked, and whose log is shown"),
-        "beside": choice("beside", whose, "what the method is shown beside, besides the truth"),
+        "beside": choice("beside", whose, "what to show beside the method, in addition to the truth"),
         "channel": choice("channel", tuple(CHANNELS), "what is shown"),
         "job": choice("log of", [*jobs, ("datasets", "C")], "whose log and notebook are shown"),
     }
@@ -575,7 +575,7 @@ class Explorer(widgets.VBox):
         elif at := self._cross():
             self.values.value = values_html(self.images, self.names, self.controls["channel"].value, at)
         else:
-            self.values.value = "<small>A click into a panel shows the values there.</small>"
+            self.values.value = "<small>Click in a panel to see the values there.</small>"
 
     def _show_curves(self, *_: Any) -> None:
         """Draw profiles or correlations, while they are open."""
@@ -584,7 +584,7 @@ class Explorer(widgets.VBox):
             if at := self._cross():
                 made[0] = profiles_html(self.images, self.names, channel, at, self.styles)
             else:
-                made[0] = "<p>A click into a panel places the cross hair.</p>"
+                made[0] = "<p>Click in a panel to place the cross hair.</p>"
         elif self.images and open_one == 1:
             made[1] = correlations_html(self.images, self.names, self.styles)
         for child, text in zip(self.curves.children, made):

@@ -42,16 +42,16 @@ class Axis:
     least, most : float
         Range of its values, the ends included.
     remedy : str
-        What a method can do about it, see `fly64_nb.methods.method.Method.remedies`; empty: nothing that is known.
+        What a method can do about it, see `fly64_nb.methods.method.Method.remedies`; empty: no remedy is known.
     order : int
-        Axes of the exposure are applied by it: those that lay the scan anew come before what happens along it.
+        Axes of the exposure are applied in this order: those that choose new positions come first.
     names : mapping of float to str
         Names of values that are a choice: ``{1.0: "raster", 2.0: "spiral"}``.
 
     Raises
     ------
     ValueError
-        If its name is no plain word or it acts on something else.
+        If its name is not a plain word, or it acts on something else.
     """
 
     name: str

@@ -17,7 +17,7 @@ __all__ = ['BACKGROUND', 'with_background', 'flat_background', 'background_of']
 
 # %% ../../nbs/axes/background.ipynb #99392a55
 def with_background(m: Measurement, photons: np.ndarray) -> Measurement:
-    """A measurement with further light in every pixel, (N, N) expected counts, of which an empty frame told.
+    """A measurement with further light in every pixel, (N, N) expected counts, known from an empty frame.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def with_background(m: Measurement, photons: np.ndarray) -> Measurement:
 
 
 def flat_background(m: Measurement, photons: float, rng: np.random.Generator) -> Measurement:
-    """A measurement with so many photons more in every pixel."""
+    """A measurement with that many more photons in every pixel."""
     return with_background(m, np.full((m.window, m.window), float(photons))) if photons else m
 
 
@@ -42,7 +42,7 @@ BACKGROUND = Axis(
 
 # %% ../../nbs/axes/background.ipynb #7c878eec
 def background_of(pattern: np.ndarray) -> Callable[[Measurement, float, np.random.Generator], Measurement]:
-    """What an axis applies whose background has the shape of a pattern and a mean of its value.
+    """The function of an axis whose background has the shape of a pattern, with the axis' value as its mean.
 
     Parameters
     ----------

@@ -17,13 +17,13 @@ __all__ = ['BACKGROUND_ERROR', 'tell_wrong_background']
 
 # %% ../../nbs/axes/background_error.ipynb #b77f5f94
 def tell_wrong_background(data: Dataset, error: float, rng: np.random.Generator) -> Dataset:
-    """Dataset whose known background is wrong by a share of itself; the same where no background is known.
+    """Dataset whose known background has a relative error; unchanged where no background is known.
 
     Parameters
     ----------
     data : Dataset
     error : float
-        Relative error, at least -1: nothing is told.
+        Relative error, at least -1, where no background is told.
     rng : Generator
         Not used: nothing is drawn.
     """

@@ -15,7 +15,7 @@ __all__ = ['BEAMSTOP', 'stop_beam']
 
 # %% ../../nbs/axes/beamstop.ipynb #29cc8039
 def stop_beam(m: Measurement, radius: float, rng: np.random.Generator) -> Measurement:
-    """A measurement with a beamstop of so many pixels around the middle (N/2, N/2) of the pattern.
+    """A measurement with a beamstop, its radius in pixels, around the middle (N/2, N/2) of the pattern.
 
     Raises
     ------

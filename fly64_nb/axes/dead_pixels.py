@@ -15,7 +15,7 @@ __all__ = ['DEAD_PIXELS', 'kill_pixels']
 
 # %% ../../nbs/axes/dead_pixels.ipynb #f2ec15cc
 def kill_pixels(m: Measurement, share: float, rng: np.random.Generator) -> Measurement:
-    """A measurement with a detector of which a share of the pixels is dead or hot, and known to be."""
+    """A measurement with a detector on which a share of the pixels is dead or hot, and known to be."""
     drawn = rng.random((m.window, m.window))
     return m.with_mask(drawn >= share) if share else m
 

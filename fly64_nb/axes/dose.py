@@ -12,7 +12,7 @@ __all__ = ['UNIT', 'parse_numbers', 'parse_doses', 'parse_values']
 
 # %% ../../nbs/axes/dose.ipynb #2c531398
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:
-    """Numbers of a list such as ``"0.25, 0.5"``; ValueError names what is no number or stands there twice."""
+    """Numbers of a list such as ``"0.25, 0.5"``; ValueError names what is not a number or is there twice."""
     numbers: list[float] = []
     for entry in (part.strip() for part in text.split(",")):
         try:
@@ -22,7 +22,7 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
         if not math.isfinite(number):
             raise ValueError(f"{name}: {entry!r} in {text!r}: needed are numbers with commas between them")
         if number in numbers:
-            raise ValueError(f"{name}: {number:g} stands twice in {text!r}")
+            raise ValueError(f"{name}: {number:g} is there twice in {text!r}")
         numbers.append(number)
     return tuple(numbers)
 

@@ -17,7 +17,7 @@ __all__ = ['FEWER_BRIGHTER', 'farthest_points', 'gather_photons']
 
 # %% ../../nbs/axes/fewer_brighter.ipynb #c545d666
 def farthest_points(y: np.ndarray, x: np.ndarray, count: int) -> np.ndarray:
-    """First rows (count,) of positions in an order in which the next is the farthest from all before and their mirror.
+    """First rows (count,) of positions, in an order in which the next is farthest from all before and from its mirror.
 
     The mirrors are walls half a step outside the positions: without them the rim would be denser. Costs n times count.
     """
@@ -33,7 +33,7 @@ def farthest_points(y: np.ndarray, x: np.ndarray, count: int) -> np.ndarray:
 
 # %% ../../nbs/axes/fewer_brighter.ipynb #d1c4dc81
 def gather_photons(m: Measurement, factor: float, rng: np.random.Generator) -> Measurement:
-    """A measurement with fewer exposures by a factor, each brighter, with as many photons on the whole.
+    """A measurement with fewer exposures by a factor, each brighter, with the same number of photons in total.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def gather_photons(m: Measurement, factor: float, rng: np.random.Generator) -> M
     if factor == 1:
         return m
     if m.brightness is not None or m.motion:
-        raise ValueError("fewer_brighter: exposures have a brightness or a motion already; name fewer_brighter before")
+        raise ValueError("fewer_brighter: exposures have a brightness or a motion already; name fewer_brighter first")
     kept = round(len(m) / factor)
     if kept < 4:
         raise ValueError(f"fewer_brighter: a factor of {factor:g} leaves {kept} of {len(m)} exposures; needed are 4")

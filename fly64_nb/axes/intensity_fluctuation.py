@@ -23,7 +23,7 @@ def with_brightness(m: Measurement, factor: np.ndarray) -> Measurement:
 
 
 def fluctuate(m: Measurement, rms: float, rng: np.random.Generator) -> Measurement:
-    """A measurement whose exposures have log-normal brightness of so large a relative standard deviation."""
+    """A measurement whose exposures have log-normal brightness with this relative standard deviation."""
     drawn = rng.standard_normal(len(m))
     return with_brightness(m, np.exp(np.sqrt(np.log1p(rms**2)) * drawn)) if rms else m
 

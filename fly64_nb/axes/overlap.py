@@ -38,16 +38,16 @@ def parse_overlaps(text: str) -> dict[str, float]:
     Raises
     ------
     ValueError
-        For an entry that is no overlap in [0, 1) or whose name is no plain word, and for a name or an overlap that
-        stands there twice.
+        For an entry that is not an overlap in [0, 1) or whose name is not a plain word, and for a name or an
+        overlap that is there twice.
     """
     targets: dict[str, float] = {}
     for entry in text.split(","):
         name, target = _target(entry.strip(), text)
         if name in targets:
-            raise ValueError(f"overlaps: name {name!r} stands twice in {text!r}: each view needs its own")
+            raise ValueError(f"overlaps: name {name!r} is there twice in {text!r}: each view needs its own")
         if target in targets.values():
             same = "the two views would have the same positions"
-            raise ValueError(f"overlaps: {target:g} stands twice in {text!r}: {same}")
+            raise ValueError(f"overlaps: {target:g} is there twice in {text!r}: {same}")
         targets[name] = target
     return targets

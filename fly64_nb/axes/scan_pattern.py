@@ -102,7 +102,7 @@ def drive_pattern(m: Measurement, value: float, rng: np.random.Generator) -> Mea
         needed = ", ".join(f"{number:g} ({name})" for number, name in NAMES.items())
         raise ValueError(f"scan_pattern: found {value:g}; needed is 0 or one of {needed}")
     if m.brightness is not None or m.motion:
-        raise ValueError("scan_pattern: exposures have a brightness or a motion already; name scan_pattern before")
+        raise ValueError("scan_pattern: exposures have a brightness or a motion already; name scan_pattern first")
     height, width = float(np.ptp(m.y)), float(np.ptp(m.x))
     if not (height > 0 and width > 0):
         raise ValueError(f"scan_pattern: found positions in {height:g} x {width:g} px; needed is a field")

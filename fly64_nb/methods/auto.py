@@ -65,7 +65,7 @@ def levelled(phase: np.ndarray, lit: np.ndarray) -> np.ndarray:
 
 
 def by_block(values: np.ndarray, lit: np.ndarray, side: int = 16) -> np.ndarray:
-    """Means of values in the lit field over square blocks, (blocks,), but for those of which less than half is lit."""
+    """Means of values in the lit field over square blocks, (blocks,), without blocks that are less than half lit."""
     rows, columns = np.nonzero(lit)
     names = (rows // side) * lit.shape[1] + columns // side
     _, which, sizes = np.unique(names, return_inverse=True, return_counts=True)

@@ -48,8 +48,8 @@ class Trained:
     notes : tuple of str
         What a reader of the evidence should know, such as the size of the model.
     earlier_cpu_s : float
-        CPU-seconds that what was learned took before this job, of a checkpoint that was found and not made anew. Those
-        of the job itself are measured from outside; the arena counts both as training.
+        CPU-seconds that the training took before this job, for a checkpoint that was found and not made anew. Those of
+        the job itself are measured from outside; the arena counts both as training.
     """
 
     save: Callable[[Path], None]
@@ -61,7 +61,7 @@ class Trained:
 # %% ../../nbs/methods/method.ipynb #2ae35b76
 @dataclass(frozen=True)
 class Remedy:
-    """Settings of a method that mend an imperfection of the experiment, and those that leave it.
+    """Settings of a method that correct for an imperfection of the experiment, and those that do not.
 
     Attributes
     ----------
@@ -119,8 +119,8 @@ class Method:
     learns_from_files : tuple of str
         Settings that name a file or a folder that it learns from: what lies there is an input of its training.
     counts_alone : bool
-        It fits the counts and knows nothing beside: what it makes of a flat object is noise, which stands beside what
-        methods that learn make of it.
+        It fits the counts and knows nothing else: what it makes of a flat object is noise, with which methods that
+        learn are compared.
     starts_from : str or None
         Another method, whose reconstruction file it begins with.
     model_file : str

@@ -9,6 +9,7 @@ import html
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 GUIDE = "guide"  # its folder
-# folders whose notebooks are run, so that their pictures are there; those of all others take minutes
-RUN = (GUIDE, "physics", "data", "axes", "beamlines", "quality", "show")
+LONGEST = 300.0  # seconds; a notebook that takes longer is shown as it is written
 IMPORTS = ("torch", "fly64_nb.report", "fly64_nb.methods.ml")  # what most of them import
 TEXTS = {
     "CITATION.cff": "How to cite",
@@ -39,8 +39,8 @@ TEXTS = {
 PAGES = {"index": "Start", "guide": "Guide", "notebooks": "How it works", "api": "API", "about": "About"}
 
 # %% auto #0
-__all__ = ['GUIDE', 'RUN', 'IMPORTS', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'shown_notebooks', 'write_notebook',
-           'write_lists', 'write_about', 'write_docs']
+__all__ = ['GUIDE', 'LONGEST', 'IMPORTS', 'TEXTS', 'PAGES', 'Site', 'markdown_html', 'executed', 'shown_notebooks',
+           'without_its_study', 'write_notebook', 'write_lists', 'write_about', 'write_docs']
 
 # %% ../../nbs/show/docs.ipynb #ed0f5463
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def markdown_html(text: str) -> str:
     return notebook_html(v4.new_notebook(cells=[v4.new_markdown_cell(text, id="text")]), echo=True)
 
 # %% ../../nbs/show/docs.ipynb #de36a9ba
-def executed(name: PurePosixPath, parent: WarmParent) -> NotebookNode:
-    """A notebook of the package with what its cells show, run in its folder.
+def executed(name: PurePosixPath, parent: WarmParent, longest: float = LONGEST) -> NotebookNode:
+    """A notebook of the package with what its cells show, run in its folder; without, if that takes too long.
 
     Raises
     ------
@@ -90,7 +90,11 @@ def executed(name: PurePosixPath, parent: WarmParent) -> NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         source, output, printed, errors = (str(Path(folder, file)) for file in ("in.ipynb", "out.ipynb", "out", "err"))
         nbformat.write(copy, source)
-        ended = parent.run(Request(source, output, str(path.parent), {}, printed, errors, imports=IMPORTS))
+        started, late = time.monotonic(), f"longer than {longest:g} s"
+        why_stop = lambda pid: late if time.monotonic() - started > longest else None
+        ended = parent.run(Request(source, output, str(path.parent), {}, printed, errors, imports=IMPORTS), why_stop)
+        if ended.reason == late:
+            return notebook
         if ended.returncode:
             raise RuntimeError(f"{path} failed: {Path(errors).read_text(encoding='utf-8')}{ended.reason}")
         shown = {cell.id: cell.get("outputs") for cell in nbformat.read(output, as_version=4).cells}
@@ -98,9 +102,9 @@ def executed(name: PurePosixPath, parent: WarmParent) -> NotebookNode:
         cell.outputs = shown.get(cell.id, [])
     return notebook
 
-
-def shown_notebooks(names: Sequence[PurePosixPath], run: Collection[str]) -> Iterator[NotebookNode]:
-    """Notebooks of the package; those in the folders of `run` are run, as many at a time as there are cores."""
+# %% ../../nbs/show/docs.ipynb #11bcd340
+def shown_notebooks(names: Sequence[PurePosixPath], run: Collection[str] | None = None) -> Iterator[NotebookNode]:
+    """Notebooks of the package, run as many at a time as there are cores; see `write_docs` for `run`."""
     import nbformat
 
     parents, free = [WarmParent() for _ in range(available_cores())], SimpleQueue[WarmParent]()
@@ -108,7 +112,7 @@ def shown_notebooks(names: Sequence[PurePosixPath], run: Collection[str]) -> Ite
         free.put(parent)
 
     def one(name: PurePosixPath) -> NotebookNode:
-        if name.parts[0] not in run:
+        if run is not None and name.parts[0] not in run:
             return nbformat.read(notebook_path(str(name)), as_version=4)
         parent = free.get()
         try:
@@ -123,9 +127,27 @@ def shown_notebooks(names: Sequence[PurePosixPath], run: Collection[str]) -> Ite
         for parent in parents:
             parent.stop()
 
+# %% ../../nbs/show/docs.ipynb #ee83b052
+def without_its_study(notebook: NotebookNode) -> None:
+    """Take out of a notebook's outputs what needs its example's study: pictures in files; links become text.
+
+    An output that shows a page's figures is taken out as a whole, since it says nothing without them.
+    """
+    link = re.compile(r'<a\b([^>]*?) href="(?!\w+:|#)[^"]*"([^>]*)>(.*?)</a>', re.S)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        told = lambda output: "".join(output.get("data", {}).get(kind, "") for kind in ("text/html", "text/markdown"))
+        cell.outputs = [o for o in cell.outputs if not re.search(r'<img[^>]* src="figures/|\]\(figures/', told(o))]
+        for data in (output.data for output in cell.outputs if "data" in output):
+            if "text/html" in data:
+                text = re.sub(r'<img[^>]* src="(?!\w+:)[^>]*>', "", data["text/html"])
+                data["text/html"] = link.sub(r"<span\1\2>\3</span>", text)
+            if "text/markdown" in data:
+                data["text/markdown"] = re.sub(r"\[([^\]]*)\]\((?!\w+:|#)[^)\s]*\)", r"\1", data["text/markdown"])
+
 # %% ../../nbs/show/docs.ipynb #d0c5b22f
 def write_notebook(site: Site, name: PurePosixPath, notebook: NotebookNode) -> tuple[str, str, str | None]:
     """Write the page of a notebook, and of its module; returns title, summary and module."""
+    without_its_study(notebook)
     page, pictures = documentation_page(notebook, name)
     title, _, page.cells[0].source = page.cells[0].source.partition("\n")
     title, where = title.lstrip("# "), f"notebooks/{name.with_suffix('.html')}"
@@ -177,15 +199,15 @@ def write_about(site: Site, root: Path) -> None:
     site.write("about.html", "About", f"<ul>{''.join(rows)}</ul>", "about")
 
 # %% ../../nbs/show/docs.ipynb #083f4af4
-def write_docs(folder: str | Path, run: Collection[str] = RUN) -> int:
+def write_docs(folder: str | Path, run: Collection[str] | None = None) -> int:
     """Write the documentation as a website; returns the number of its pages.
 
     Parameters
     ----------
     folder : path
         What is there is replaced, if it is such a site or empty.
-    run : collection of str
-        Folders of the package's notebooks that are run, for their pictures.
+    run : collection of str, optional
+        Folders of the package's notebooks that are run, for their pictures; by default all of them are.
 
     Raises
     ------
