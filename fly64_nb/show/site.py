@@ -248,7 +248,8 @@ def _write_documented(name: PurePosixPath, report: Path) -> tuple[str, str, str 
     if exported := exported_module(notebook):
         api = report / "docs" / "api" / f"{exported}.md"
         api.parent.mkdir(parents=True, exist_ok=True)
-        api.write_text(api_page(exported), encoding="utf-8")
+        text = lead_to_notebooks(api_page(exported), "../notebooks/", name.parent.as_posix())
+        api.write_text(text, encoding="utf-8")
     summary = re.search(r"^> (.*)$", page.cells[0].source, re.M)
     return title.lstrip("# "), summary[1] if summary else "", exported
 
