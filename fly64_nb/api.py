@@ -16,10 +16,11 @@ from .results.plan import PHASES
 from .results.run import Reporting, Request, prepare_study, run_study
 from .results.study import Study, open_study
 from .results.study_file import request_for
+from .engine.fork import available_cores
 from .engine.graph import Limits
 from .engine.job import JobResult
 from .engine.progress import NotebookWatch, Watch
-from .show.site import choose_renderer, is_rendered_with, publish_report
+from .show.site import choose_renderer, is_rendered_with, pages_made_meanwhile, publish_report
 from .study.layout import Layout
 
 # %% auto #0
@@ -58,7 +59,9 @@ def reporting(tell: Callable[[str], None], workers: int = 0) -> Reporting:
         if line := publish(study, result, workers):
             tell(line)
 
-    return Reporting(build_report_job, render)
+    if (workers or available_cores()) == 1:
+        return Reporting(build_report_job, render)
+    return Reporting(build_report_job, render, pages_made_meanwhile)
 
 # %% ../nbs/api.ipynb #04c16284
 def request_of(design: StudyDesign, study: str | Path = ".") -> Request:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -340,10 +341,21 @@ Tell = Callable[[JobResult], None]
 
 @dataclass(frozen=True)
 class Reporting:
-    """The report of a study as a run sees it: the job that makes it, and what renders it."""
+    """The report of a study as a run sees it.
+
+    Attributes
+    ----------
+    job : callable
+        The job that makes it.
+    publish : callable
+        Renders it, from the result of that job.
+    beside : callable
+        Context manager around the job, for work that can be done meanwhile; entered where something was run before.
+    """
 
     job: Callable[[Path], Job]
     publish: Callable[[Path, JobResult], None]
+    beside: Callable[[Path], AbstractContextManager[None]] = lambda study: nullcontext()
 
 
 def make_base_of(study: Path, prepared: Prepared, runner: Runner, tell: Tell) -> JobResult:
@@ -388,7 +400,9 @@ def run_study(
         watch.expect([*jobs, *([reporting.job(study)] if reporting else [])])
         results += _run_all(study, prepared.design, jobs, runner, watch)
         if reporting:
-            (reported,) = runner.run(plan_jobs([reporting.job(study)]), watch)
+            anything_new = any(result.status == "done" for result in results)
+            with reporting.beside(study) if anything_new else nullcontext():
+                (reported,) = runner.run(plan_jobs([reporting.job(study)]), watch)
             write_phase(study, "phase_h", [reported.job], [reported], prepared.design)
             reporting.publish(study, reported)
             results.append(reported)

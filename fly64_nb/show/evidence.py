@@ -9,6 +9,7 @@ import ast
 import base64
 import contextlib
 import functools
+import hashlib
 import html
 import io
 import json
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 __all__ = ['PAGES', 'FOLDERS', 'BAR', 'PAGES_A_PROCESS', 'PROCESS_BYTES', 'page_of', 'shown_pages', 'package_notebooks',
            'lead_to_notebooks', 'as_printed', 'places_in', 'places_here', 'without_paths', 'settings_of',
            'provenance_html', 'picture_file', 'outputs_of', 'formulas', 'notebook_html', 'without_directives',
-           'evidence_page', 'executed_notebooks', 'Evidence', 'page_title', 'copy_evidence', 'write_evidence']
+           'evidence_page', 'executed_notebooks', 'Evidence', 'page_title', 'list_evidence', 'copy_records',
+           'write_evidence']
 
 # %% ../../nbs/show/evidence.ipynb #646b7f51
 PAGES = {
@@ -508,6 +510,17 @@ def _places_of(notebooks: Iterable[Path]) -> dict[str, str]:
         places |= places_in(from_dict({"metadata": metadata}))
     return places
 
+# %% ../../nbs/show/evidence.ipynb #da7e8bd8
+@functools.cache
+def _code_digest() -> str:
+    """SHA-256 of what turns a notebook into a page: our modules, and the versions of the libraries that they use."""
+    digest = hashlib.sha256()
+    for name in ("nbconvert", "pygments", "latex2mathml", "pillow"):
+        digest.update(f"{name} {metadata.version(name)}\n".encode())
+    for name in ("evidence.py", "pages.py", "plain.py"):
+        digest.update((resources.files("fly64_nb.show") / name).read_bytes())
+    return digest.hexdigest()
+
 # %% ../../nbs/show/evidence.ipynb #5b0c9cfd
 @dataclass(frozen=True)
 class Evidence:
@@ -531,11 +544,24 @@ class Evidence:
     notebooks: str | None
     places: Mapping[str, str]
 
+    @property
+    def record(self) -> Path:
+        """The job's record, beside the notebook."""
+        return self.executed.with_suffix(".json")
+
+    def digest(self) -> str:
+        """SHA-256 of all that the page is made of."""
+        digest = hashlib.sha256(_code_digest().encode())
+        for path in (self.executed, self.record):
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        digest.update(json.dumps([self.up, self.notebooks, sorted(self.places.items())]).encode())
+        return digest.hexdigest()
+
     def make(self) -> NotebookNode:
         """The page; its pictures are written beside it."""
         import nbformat
 
-        beside = self.executed.with_suffix(".json")
+        beside = self.record
         record = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
         notebook = nbformat.read(self.executed, as_version=4)
         page, pictures = evidence_page(notebook, self.executed.stem, self.up, self.notebooks, record, self.places)
@@ -550,8 +576,8 @@ def page_title(page: Path, report: Path) -> str:
     return page.relative_to(report).with_suffix("").as_posix().replace("notebooks/", "", 1)
 
 
-def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> list[Evidence]:
-    """Put logs and manifests of a study and its replicates into the report's folder, and list the pages to be made.
+def list_evidence(study: Path, design: StudyDesign, report: Path, documented: bool) -> list[Evidence]:
+    """Pages to be made of the executed notebooks of a study and its replicates.
 
     Parameters
     ----------
@@ -561,22 +587,27 @@ def copy_evidence(study: Path, design: StudyDesign, report: Path, documented: bo
     documented : bool
         The package's notebooks have pages there, below ``docs/notebooks``.
     """
-    for name in ("notebooks", "logs", "manifests", "replicates"):
-        shutil.rmtree(report / name, ignore_errors=True)
     roots = {root: executed_notebooks(root) for root in study_roots(study, design).values()}
     places = places_here(study) | _places_of(path for paths in roots.values() for path in paths)
     evidence = []
     for root, paths in roots.items():
-        here = report / root.relative_to(study)
         for path in paths:
-            page = here / path.relative_to(root)
+            page = report / root.relative_to(study) / path.relative_to(root)
             up = "../" * len(page.parent.relative_to(report).parts)
             evidence.append(Evidence(path, page, up, f"{up}docs/notebooks/" if documented else None, places))
+    return evidence
+
+
+def copy_records(study: Path, design: StudyDesign, report: Path, places: Mapping[str, str]) -> None:
+    """Put logs and manifests of a study and its replicates into the report's folder, with the words for `places`."""
+    for name in ("notebooks", "logs", "manifests", "replicates"):
+        shutil.rmtree(report / name, ignore_errors=True)
+    for root in study_roots(study, design).values():
+        here = report / root.relative_to(study)
         for log in (*root.glob("phase_*/**/*.log"), *root.glob("resolve/**/*.log")):
             _text_copy(log, here / "logs" / f"{log.relative_to(root).as_posix()}.txt", places)
         for record in (*root.glob("phase_*/*.json"), *root.glob("study.json")):
             _text_copy(record, here / "manifests" / record.relative_to(root), places)
-    return evidence
 
 # %% ../../nbs/show/evidence.ipynb #4144a4c8
 PAGES_A_PROCESS, PROCESS_BYTES = 24, 400e6  # pages that are worth a process, and memory for one

@@ -11,8 +11,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -205,15 +205,37 @@ def write_shared(site: Path) -> None:
         shutil.copyfile(notebook_path(name), site / name)
 
 
-def write_plain_evidence(one: Evidence, report: Path, site: Path, frame: Frame) -> None:
-    """Make one executed notebook's page in the site, with its pictures beside it."""
-    path, name = one.page, page_title(one.page, report)
-    target = (site / path.relative_to(report)).with_suffix(".html")
-    body = f"<main>\n<h1>{html.escape(name)}</h1>\n{notebook_html(one.make(), echo=False)}\n</main>"
+def write_plain_evidence(one: Evidence, report: Path, site: Path, frame: Frame, earlier: Sequence[Path] = ()) -> None:
+    """Make one executed notebook's page in the site, with its pictures beside it.
+
+    Parameters
+    ----------
+    one : Evidence
+    report, site : Path
+    frame : Frame
+    earlier : sequence of Path
+        Folders of sites of the same study: a page there that is made of the same is taken.
+    """
+    name = page_title(one.page, report)
+    target = (site / one.page.relative_to(report)).with_suffix(".html")
     target.parent.mkdir(parents=True, exist_ok=True)
+    opening = f"<main>\n<!-- made of {one.digest()} -->\n"
+    body = _made_before(opening, target, [former / target.relative_to(site) for former in earlier])
+    if body is None:
+        made = notebook_html(replace(one, page=target.with_suffix(".ipynb")).make(), echo=False)
+        body = f"{opening}<h1>{html.escape(name)}</h1>\n{made}\n</main>"
     target.write_text(frame.page(name, body, one.up), encoding="utf-8")
-    if (files := path.with_name(f"{path.stem}_files")).is_dir():
-        shutil.copytree(files, target.with_name(files.name), dirs_exist_ok=True)
+
+
+def _made_before(opening: str, target: Path, candidates: Iterable[Path]) -> str | None:
+    """Main part of a page that begins so, from the first candidate that has it; its pictures are copied."""
+    for page in candidates:
+        text = page.read_text(encoding="utf-8") if page.is_file() else ""
+        if opening in text and "</main>" in text:  # it may have been killed while it was written
+            if (pictures := page.with_name(f"{page.stem}_files")).is_dir():
+                shutil.copytree(pictures, target.with_name(pictures.name), dirs_exist_ok=True)
+            return text[text.index(opening) : text.rindex("</main>") + len("</main>")]
+    return None
 
 
 def _write_page(name: str, page: NotebookNode, frame: Frame, report: Path, site: Path, foot: str) -> None:
@@ -234,6 +256,7 @@ def render_plainly(
     evidence: Sequence[Evidence],
     hint: str,
     workers: int = 1,
+    earlier: Sequence[Path] = (),
 ) -> None:
     """Write the report's pages, the evidence as pages below them, and what they share.
 
@@ -246,17 +269,20 @@ def render_plainly(
     report, site : Path
         The report's folder, and the folder to make.
     evidence : sequence of Evidence
-        As `fly64_nb.show.evidence.copy_evidence` gives it.
+        As `fly64_nb.show.evidence.list_evidence` gives it.
     hint : str
         For the foot of the pages.
     workers : int
         As of `fly64_nb.show.evidence.write_evidence`.
+    earlier : sequence of Path
+        As of `write_plain_evidence`.
     """
     site.mkdir(parents=True)
     frame = Frame(*study, {name: PAGES[name] for name in pages})
     for name, page in pages.items():
         _write_page(name, page, frame, report, site, hint)
-    write_evidence(evidence, functools.partial(write_plain_evidence, report=report, site=site, frame=frame), workers)
+    write = functools.partial(write_plain_evidence, report=report, site=site, frame=frame, earlier=earlier)
+    write_evidence(evidence, write, workers)
     for name in ("logs", "manifests"):
         for folder in (report, *sorted(report.glob("replicates/seed_*"))):
             if (folder / name).is_dir():

@@ -5,6 +5,7 @@
 # %% ../../nbs/show/site.ipynb #3a890d7d
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import json
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,10 +24,18 @@ from ..data.files import write_json
 from ..design import StudyDesign, read_study, study_roots
 from ..engine.fork import available_cores
 from ..engine.job import notebook_path
-from .evidence import FOLDERS, PAGES, Evidence, copy_evidence, executed_notebooks, lead_to_notebooks
-from .evidence import outputs_of, package_notebooks, page_of, page_title, picture_file, places_here
+from .evidence import FOLDERS, PAGES, Evidence, copy_records, executed_notebooks, lead_to_notebooks
+from fly64_nb.show.evidence import (
+    list_evidence,
+    outputs_of,
+    package_notebooks,
+    page_of,
+    page_title,
+    picture_file,
+    places_here,
+)
 from .evidence import places_in, shown_pages, without_directives, write_evidence
-from .plain import render_plainly, style_sheet
+from .plain import Frame, render_plainly, style_sheet, write_plain_evidence
 from ..study.layout import Layout
 
 # notebooks and docstrings take longer to import than a plan takes to make, and `fly64 status` needs neither
@@ -36,10 +46,10 @@ if TYPE_CHECKING:
 OLDEST_QUARTO = (1, 4)  # the first with lightboxes of its own
 
 # %% auto #0
-__all__ = ['OLDEST_QUARTO', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page', 'documentation_page',
-           'exported_module', 'write_documentation', 'section_of', 'quarto_version', 'render_with_quarto',
-           'plain_script', 'mend_pages', 'Published', 'choose_renderer', 'is_rendered_with', 'write_quarto_evidence',
-           'publish_report']
+__all__ = ['OLDEST_QUARTO', 'READY', 'report_page', 'write_for_quarto', 'downloads', 'link_downloads', 'api_page',
+           'documentation_page', 'exported_module', 'write_documentation', 'section_of', 'quarto_version',
+           'render_with_quarto', 'plain_script', 'mend_pages', 'Published', 'choose_renderer', 'is_rendered_with',
+           'write_quarto_evidence', 'make_pages_ready', 'pages_made_meanwhile', 'publish_report']
 
 # %% ../../nbs/show/site.ipynb #667574e6
 def report_page(
@@ -475,6 +485,36 @@ def _render(
     render_with_quarto(program, report, site, len(pages) + len(evidence) + documented)
     mend_pages(site)
 
+# %% ../../nbs/show/site.ipynb #85fbba96
+READY = "_site.ready"  # pages that were made while the report's job ran
+
+
+def make_pages_ready(study: str | Path) -> None:
+    """Make the pages of all notebooks that a study has run so far, for `publish_report` to take; none for Quarto."""
+    study = Path(study)
+    report, design = Layout(study).report, read_study(study)["design"]
+    shutil.rmtree(report / READY, ignore_errors=True)
+    if choose_renderer()[0]:
+        return
+    for one in list_evidence(study, design, report, documented=False):
+        write_plain_evidence(one, report, report / READY, Frame("", "", {}), [report / "_site"])
+
+
+@contextlib.contextmanager
+def pages_made_meanwhile(study: str | Path) -> Iterator[None]:
+    """Make pages ready in a process of its own while the body runs; what fails there is made later, and tells then."""
+    code = (
+        "import sys; from fly64_nb.engine.fork import die_with_parent; from fly64_nb.show.site import make_pages_ready"
+    )
+    run = f"{code}; die_with_parent(int(sys.argv[2])); make_pages_ready(sys.argv[1])"
+    command, nowhere = [sys.executable, "-c", run, str(study), str(os.getpid())], subprocess.DEVNULL
+    beside = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+    try:
+        yield
+    finally:
+        beside.kill()  # what is left is made by as many processes as there are cores
+        beside.wait()
+
 # %% ../../nbs/show/site.ipynb #f8124506
 def publish_report(study: str | Path, quarto: str | None = None, workers: int = 0) -> Published:
     """Render the report of a study from its executed report notebook.
@@ -501,7 +541,8 @@ def publish_report(study: str | Path, quarto: str | None = None, workers: int = 
     notebook = nbformat.read(executed, as_version=4)
     program, renderer = choose_renderer(quarto)
     docs = "docs/notebooks/" if program else None
-    evidence = copy_evidence(study, design, report, documented=bool(program))
+    evidence = list_evidence(study, design, report, documented=bool(program))
+    copy_records(study, design, report, evidence[0].places)
     pages = {name: report_page(notebook, name, docs, places_here(study)) for name in shown_pages(notebook)}
     site, unfinished = report / "_site", report / "_site.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -509,7 +550,9 @@ def publish_report(study: str | Path, quarto: str | None = None, workers: int = 
     if program:
         _render(program, study, report, unfinished, pages, evidence, title, workers)
     else:
-        render_plainly(pages, (title, about), report, unfinished, evidence, f"Rendered with {renderer}.", workers)
+        hint, earlier = f"Rendered with {renderer}.", (report / READY, site)
+        render_plainly(pages, (title, about), report, unfinished, evidence, hint, workers, earlier)
+        shutil.rmtree(report / READY, ignore_errors=True)
     link_downloads(study, design, unfinished)
     write_json(_render_record(unfinished), {"renderer": renderer})
     shutil.rmtree(site, ignore_errors=True)
