@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
@@ -24,10 +24,13 @@ from ...physics.optics import fourier_shift, split_position
 from ...physics.photons import deal_in_blocks
 from ...physics.scan import canvas
 
+if TYPE_CHECKING:
+    import torch
+
 # %% auto #0
 __all__ = ['ALONE', 'LsqmlSettings', 'Part', 'schedule', 'steps_alone', 'safe', 'choose_noise_model', 'DivergedError',
            'common_options', 'task_inputs', 'task_options', 'open_task', 'HeldOut', 'Detector', 'detector_as_used',
-           'subtracted', 'Made', 'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
+           'subtracted', 'Made', 'zero_first', 'hold_out', 'use_device', 'finished', 'reconstruct', 'ptychi_intensity']
 
 # %% ../../../nbs/methods/ptychi/solver.ipynb #e4794c52
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -496,15 +499,29 @@ def _one_epoch(task: Any, keep_probe: bool) -> float:
             probe.set_data(before)
     return float(task.reconstructor.loss_tracker.table["loss"].iloc[-1])
 
+# %% ../../../nbs/methods/ptychi/solver.ipynb #78485957
+def zero_first(patterns: np.ndarray, in_place: bool, block: int = 256) -> torch.Tensor:
+    """Patterns (n, N, N) float32 with the zero frequency first, as a tensor; a few at a time, in their memory if so."""
+    import torch
+
+    turned = patterns if in_place else np.empty_like(patterns)
+    for k in range(0, len(patterns), block):
+        turned[k : k + block] = np.fft.fftshift(patterns[k : k + block], axes=(1, 2))
+    return torch.from_numpy(turned)
+
 # %% ../../../nbs/methods/ptychi/solver.ipynb #65472094
 def _run(
-    data: dict[str, np.ndarray], settings: LsqmlSettings, held: HeldOut | None, origin: tuple[int, int], gpu: bool,
+    data: dict[str, Any], settings: LsqmlSettings, held: HeldOut | None, origin: tuple[int, int], gpu: bool,
     keep_probe: bool, on_epoch: Callable[[int, float], None] | None,
 ) -> tuple[dict[str, np.ndarray], list[float], str]:  # fmt: skip
-    """What the schedule made of the inputs of a task, or where the held-out photons ended it; losses and engine."""
+    """What the schedule made of the inputs of a task, or where the held-out photons ended it; losses and engine.
+
+    Counts and mask of the inputs have their zero frequency first.
+    """
     names, losses = _changing(settings), list[float]()
     for k, part in enumerate(schedule(settings)):
         options = task_options(settings, part, k == 0, origin, len(data["diffraction_data"]), gpu)
+        options.data_options.fft_shift = False
         with open_task(options, settings.engine, part.damping, **data) as task:
             for _ in range(part.epochs):
                 try:
@@ -578,7 +595,9 @@ def _attempt(
     share = 1 - settings.hold_out if held else 1.0
     photons = detector.photons * share if detector.photons else None
     data = task_inputs(subtracted(seen, detector, share), y, x, start_modes(probe, settings.modes), photons, margin)
-    data |= {} if detector.mask is None else {"valid_pixel_mask": detector.mask}
+    own = not np.may_share_memory(data["diffraction_data"], counts)
+    data["diffraction_data"] = zero_first(data["diffraction_data"], in_place=own)
+    data |= {} if detector.mask is None else {"valid_pixel_mask": np.fft.fftshift(detector.mask)}
     data = _with_weights(data) if settings.update_intensities else data
     origin = canvas(y, x, probe.shape[-1], margin)[0]
     now, losses, engine = _run(data, settings, held, origin, gpu, detector.told, on_epoch)
