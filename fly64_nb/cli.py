@@ -198,7 +198,7 @@ DESIGN = (
         str,
         "",
         "Sizes and epochs, with the time on two cores: tiny (only to see that it works; 3 min), quick (the default;"
-        " 14 min), full (to base decisions on; about an hour), paper (a night, by extrapolation).",
+        " 7 to 13 min), full (to base decisions on; about an hour), paper (a night, by extrapolation).",
     ),
     option("--doses", str, "", "Doses, such as 3e2,1e3,1e4."),
     *CONDITIONS,

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from conftest import REPOSITORY
 
@@ -23,6 +27,15 @@ def package(tmp_path) -> Path:
     """A copy of the package and its rules that a test may break."""
     shutil.copytree(REPOSITORY / "fly64_nb", tmp_path / "fly64_nb", ignore=shutil.ignore_patterns("__pycache__"))
     return Path(shutil.copy(REPOSITORY / ".importlinter", tmp_path)).parent
+
+
+def test_no_module_imports_itself_through_others():
+    """So each can be imported first, whatever a test's process has imported before."""
+    graph = grimp.build_graph("fly64_nb", exclude_type_checking_imports=True, cache_dir=None)
+    number = {name: k for k, name in enumerate(sorted(graph.modules))}
+    pairs = [(number[one], number[other]) for one in number for other in graph.find_modules_directly_imported_by(one)]
+    matrix = coo_array((np.ones(len(pairs)), np.transpose(pairs)), shape=(len(number), len(number)))
+    assert len(pairs) > len(number) and connected_components(matrix, connection="strong")[0] == len(number)
 
 
 def test_modules_import_from_lower_layers_only():

@@ -1,7 +1,8 @@
 """Runs notebooks and commands in children of one process that has imported the libraries which most of them need.
 
 Imports are two thirds of the time of a notebook that tests in a second, and all of that of a command that refuses. The
-parent imports libraries only: every child imports the package itself, and the parent starts no thread before it forks.
+parent imports libraries and the package, draws one figure, so that fonts are found and grammars built, and runs nothing
+else; it starts no thread before it forks. That each module can be imported by itself is tested in `test_layers`.
 
 ``python warm.py`` reads requests from standard input, one a line as JSON, and answers with the exit status of each.
 """
@@ -23,6 +24,11 @@ LIBRARIES = (
     "distributed", "h5py", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "nbdev.test", "numba", "numpy",
     "pandas", "ptychi.api.task", "pydantic", "rich.console", "scipy.constants", "scipy.ndimage", "scipy.signal",
     "scipy.stats", "skimage.metrics", "torch", "torchmetrics.functional.image", "tqdm.auto", "typer",
+)  # fmt: skip
+# and of the package what takes long: TensorFlow is not among what it imports
+PACKAGE = (
+    "fly64_nb.api", "fly64_nb.cli", "fly64_nb.methods.likelihood.refinement", "fly64_nb.methods.pretrained",
+    "fly64_nb.methods.ptychi.fast_lsqml", "fly64_nb.panel", "fly64_nb.show.docs",
 )  # fmt: skip
 # several run side by side, and each would take all cores
 ONE_THREAD = dict.fromkeys(
@@ -50,6 +56,21 @@ def draw_pictures_once() -> None:
 
     pylabtools.retina_figure = quickly
     plt.install_repl_displayhook = lambda: None  # it draws for windows, of which there are none
+
+
+def practise_drawing() -> None:
+    """Draw a figure with what most figures have, so that no child begins with an empty cache."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 3))
+    left, right = figure.subplots(1, 2)
+    figure.colorbar(left.imshow([[0, 1]]), ax=left, label="rad")
+    right.loglog([1e-3, 1e3], [1e-3, 1e3], label="loss")
+    right.set(title="title", xlabel="x")
+    right.legend()
+    figure.savefig(io.BytesIO(), format="png")
 
 
 def run_notebook(name: str) -> None:
@@ -96,8 +117,9 @@ def serve() -> None:
     """Answer requests until standard input ends."""
     answers, requests = os.fdopen(os.dup(1), "w", buffering=1), os.fdopen(os.dup(0))
     os.dup2(2, 1)
-    for library in LIBRARIES:
-        importlib.import_module(library)
+    for name in (*LIBRARIES, *PACKAGE):
+        importlib.import_module(name)
+    practise_drawing()
     gc.collect()
     gc.freeze()
     for line in requests:
