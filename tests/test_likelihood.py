@@ -43,6 +43,18 @@ def test_they_are_found_and_two_of_them_are_in_every_study():
     assert DEFAULT_METHODS == ("PINN", "Supervised", "LSQML", "ML", "MAP")
 
 
+@pytest.mark.parametrize("dose", [1e3, 1e6])
+def test_the_loss_is_that_above_the_counts_themselves(dose):
+    """It was negative where photons are many, and a logarithmic axis showed nothing."""
+    data = trial_dataset(dose, size=90)
+    for method in (ML, MAP):
+        found = made(method, data)
+        assert (found.loss > 0).all() and found.loss[-1] < 0.9 * found.loss[0] and "log-likelihood" in found.loss_label
+    scan = Exposures(data.counts(), data.y, data.x, data.probe)
+    n = data.counts().astype(float) + scan.floor
+    assert abs(scan.least_misfit / (n - n * np.log(n)).sum() - 1) < 1e-5
+
+
 def test_counts_that_pty_chi_simulated_give_the_same_order():
     """No inverse crime: the other program's forward model, and the same scan by ours."""
     ours = trial_dataset(3e3, size=90)

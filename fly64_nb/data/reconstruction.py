@@ -54,6 +54,8 @@ class Reconstruction:
         Positions that it refined, in the coordinates of those that it was told; None: it kept them.
     modes : (M, N, N) complex64 or None
         Modes of the probe where it has several, strongest first; `probe` is the first of them with the power of all.
+    loss_label : str
+        What the loss is, for the axis of a figure.
     """
 
     object: np.ndarray
@@ -71,6 +73,7 @@ class Reconstruction:
     y: np.ndarray | None = None
     x: np.ndarray | None = None
     modes: np.ndarray | None = None
+    loss_label: str = "loss"
 
 # %% ../../nbs/data/reconstruction.ipynb #7295ed6b
 def write_reconstruction(

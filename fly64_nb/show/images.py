@@ -145,7 +145,7 @@ def show_reconstruction(
     title: str,
     lit: tuple[slice, slice],
     pixel_size_m: float | None = None,
-    loss_label: str = "mean squared amplitude error (photons)",
+    loss_label: str = "loss",
 ) -> Figure:
     """Object and loss of one reconstruction, and its probe if that was refined.
 

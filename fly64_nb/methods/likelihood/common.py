@@ -98,7 +98,8 @@ def finished(
         notes.append(f"the light of the exposures differs by {float(exposures.brightness.std()):.1%} rms")
     return Reconstruction(
         np.ascontiguousarray(image, np.complex64), probe, exposures.origin, seconds=time.perf_counter() - started,
-        device=device_in_words(exposures.device == "cuda"), settings=settings, notes=tuple(notes), **about,
+        device=device_in_words(exposures.device == "cuda"), settings=settings, notes=tuple(notes),
+        loss_label="negative log-likelihood above the least", **about,
     )  # fmt: skip
 
 

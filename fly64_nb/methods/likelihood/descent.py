@@ -130,7 +130,8 @@ class State:
     iteration : int
         Steps made so far.
     misfit : float
-        Negative log-likelihood before the last step, without that of a prior.
+        Negative log-likelihood before the last step, above `Exposures.least_misfit`, without that of a prior. Where
+        many photons are counted noise alone makes it half a unit a pixel.
     gain : float
         By how much the last step lowered misfit and prior, to second order.
     """
@@ -217,7 +218,8 @@ def descend(
     state, direction = State(fields.image), None
     before, before_squared = torch.zeros_like(begin), 1.0
     while True:
-        gradient, state.misfit = _gradient(exposures, fields, prior)
+        gradient, value = _gradient(exposures, fields, prior)
+        state.misfit = value - exposures.least_misfit
         steepest = metric(gradient, fields.image)
         squared = real_inner(gradient, steepest)
         if direction is not None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -172,6 +173,12 @@ class Exposures:
         for k, part in enumerate(shifted):
             if ("probes", k) in self._kept:
                 self._kept["probes", k].add_(part, alpha=step)
+
+    @cached_property
+    def least_misfit(self) -> float:
+        """Negative log-likelihood of counts that are expected just as they are, below which no object comes."""
+        perfect = lambda k: self.counts(k) + self.floor
+        return sum(misfit(self, perfect(k), self.counts(k)) for k in range(len(self)))
 
     def light(self) -> torch.Tensor:
         """Photons that reach each pixel of the canvas, ``sum_j |P_j|²``, (h, w) float32."""

@@ -311,7 +311,8 @@ def _all_together(
             unit = torch.eye(2, dtype=information.dtype, device=information.device)
             covariance = torch.linalg.inv(information + 1e-2 * _mean_information(information) + state.precision * unit)
         fields = [exposures.far_fields(k, image) for k in range(len(exposures))] if exposures.keep else []
-        (by_object, by_probe, by_place), state.misfit = block_gradients(exposures, image, fields, prior)
+        (by_object, by_probe, by_place), value = block_gradients(exposures, image, fields, prior)
+        state.misfit = value - exposures.least_misfit
         by_probe = by_probe if probe else torch.zeros_like(by_probe)
         by_place = by_place + 0.5 * state.precision * offset
         moves = torch.einsum("cab,cb->ca", covariance, by_place)

@@ -192,7 +192,8 @@ def _together(exposures: Exposures, state: ProbeState, prior: Prior | None) -> I
     fields = [exposures.far_fields(k, image) for k in chunks] if exposures.keep else []
     conjugate = Conjugate()
     while True:
-        gradient, state.misfit = gradients(exposures, image, fields, prior)
+        gradient, value = gradients(exposures, image, fields, prior)
+        state.misfit = value - exposures.least_misfit
         direction = conjugate.turn(gradient, (metric(gradient[0], image), gradient[1] / damped))
         falling, state.gain = 2 * blocks_inner(gradient, direction), 0.0
         if falling:

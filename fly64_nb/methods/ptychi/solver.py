@@ -629,6 +629,7 @@ def finished(
     result = Reconstruction(
         obj.astype(np.complex64), probe.astype(np.complex64), origin, np.array(losses), seconds, device_in_words(gpu),
         settings, engine, epoch, history, tuple(notes), modes=None if modes is None else modes.astype(np.complex64),
+        loss_label="mean squared amplitude error (photons)",
     )  # fmt: skip
     if places is None:
         return result
