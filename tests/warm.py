@@ -2,7 +2,8 @@
 
 Imports are two thirds of the time of a notebook that tests in a second, and all of that of a command that refuses. The
 parent imports libraries and the package, draws one figure, so that fonts are found and grammars built, and runs nothing
-else; it starts no thread before it forks. That each module can be imported by itself is tested in `test_layers`.
+else; it starts no thread before it forks. So the order of imports is not tested here; `test_layers` tests that no
+module imports itself through others.
 
 ``python warm.py`` reads requests from standard input, one a line as JSON, and answers with the exit status of each.
 """
