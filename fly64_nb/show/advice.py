@@ -43,7 +43,7 @@ def _draw_quality(ax: Axes, grid: pd.DataFrame, wanted: Any, levels: np.ndarray)
     ax.use_sticky_edges = False  # a dot on the rim is a dot, not half of one
     ax.margins(0.06)
     ax.tick_params(labelbottom=True)  # of the upper panels as well
-    ax.set_xticks(x, [f"{dose:.2g}".replace("+0", "").replace("+", "") for dose in grid.columns])
+    ax.set_xticks(x, [style.plain_number(dose) for dose in grid.columns])
     return dots
 
 # %% ../../nbs/show/advice.ipynb #b7d893b1

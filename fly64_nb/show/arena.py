@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from .style import PAGE_WIDTH, method_styles
+from .style import PAGE_WIDTH, method_styles, plain_log
 
 # %% auto #0
 __all__ = ['pareto_front', 'show_arena']
@@ -42,11 +41,6 @@ def _front_steps(ax: Axes, cost: Mapping[str, float], error: Mapping[str, float]
         top, right = ax.get_ylim()[1], ax.get_xlim()[1]
         steps: dict[str, Any] = {"where": "post", "color": "0.35", "lw": 1.2, "zorder": 1, "label": "_Pareto front"}
         ax.step([x[0], *x, right], [top, *y, y[-1]], **steps)
-
-
-def _plain(value: float, _: int | None = None) -> str:
-    """A number at an axis: 0.1, 10, 300."""
-    return f"{value:g}"
 
 
 def _arena_panel(
@@ -121,8 +115,7 @@ def show_arena(
         ax.set(title=view if r == 0 else "", ylabel=f"{dose:g} photons" if c == 0 else "")
         ax.set_xlabel("CPU-seconds" if r == len(doses) - 1 else "")
         ax.set_label(f"{dose:g} photons, {view}")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter=_plain, minor_formatter=NullFormatter())
+        plain_log(ax.xaxis, ax.yaxis)
         ax.grid(alpha=0.3)
         nothing = pd.Series(np.nan, errors.columns)
         error, bar, cost = (table.loc[here] if here in table.index else nothing for table in (errors, bars, costs))

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from .style import PAGE_WIDTH, SPLIT_COLOURS, method_styles
+from .style import PAGE_WIDTH, SPLIT_COLOURS, method_styles, plain_log
 
 # %% auto #0
 __all__ = ['show_history', 'annotated', 'show_matrix', 'show_frc', 'show_dose_curves', 'show_curves', 'show_targets']
@@ -39,6 +38,7 @@ def show_history(history: pd.DataFrame, label: str, title: str) -> Figure:
     best = history.loc[history["val_loss"].idxmin()]
     ax.plot(best["epoch"], best["val_loss"], "ko", mfc="none", ms=10, label=f"chosen: epoch {best['epoch']:.0f}")
     ax.set(title=f"Learning curve, {title}", xlabel="epoch", ylabel=f"loss: {label}", yscale="log")
+    plain_log(ax.yaxis)
     ax.legend()
     return fig
 
@@ -140,7 +140,7 @@ def show_dose_curves(
     for ax, view in zip(axes.flat, views):
         _dose_panel(ax, view, means, spreads, limit, styles)
         ax.set(title=view, xscale="log", yscale=yscale, xlabel="photons per exposure" if ax in axes[-1] else "")
-        ax.xaxis.set_minor_formatter(NullFormatter())  # less than a decade would be crowded with labels
+        plain_log(ax.xaxis, *([ax.yaxis] if yscale == "log" else []))
         ax.grid(alpha=0.3, which="both" if yscale == "log" else "major")
     axes[0, 0].set_xlim(doses.min() / 1.5, doses.max() * 1.5)  # one dose alone has no range of its own
     for ax in axes.flat[len(views) :]:
@@ -191,8 +191,12 @@ def show_curves(
     for (r, row), (c, column) in itertools.product(enumerate(rows), enumerate(columns)):
         ax, here = axes[r, c], curves.get((row, column), {})
         _loss_panel(ax, here, chosen.get((row, column), {}))
-        ax.set(title=column if r == 0 else "", yscale="log" if here else "linear")
-        ax.set(xlabel="epoch" if r == len(rows) - 1 else "", ylabel=row if c == 0 else "")
+        ax.set(
+            title=column if r == 0 else "", xlabel="epoch" if r == len(rows) - 1 else "", ylabel=row if c == 0 else ""
+        )
+        if here:  # a panel that is missing would change the scale of its row
+            ax.set_yscale("log")
+            plain_log(ax.yaxis)
         ax.grid(alpha=0.3)
     _legend_below(fig, axes, "outside lower right", label, title)
     return fig

@@ -14,10 +14,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from .pages import Links, axis_value, colour_bar, link, paint, table_html, value_html
-from .style import COLOURS, MARKERS, PAGE_WIDTH
+from .style import COLOURS, MARKERS, PAGE_WIDTH, plain_log
 
 # %% auto #0
 __all__ = ['LOST_COLOURS', 'lost_limits', 'lost_html', 'lost_bar', 'show_dose_lost']
@@ -123,18 +122,9 @@ def _lost_panel(ax: Axes, here: pd.DataFrame) -> None:
             **line,
         )
     ax.set(title=labels[0] if len(labels) == 1 else here["axis"].iloc[0].replace("_", " "), xscale="log", yscale="log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_minor_formatter(NullFormatter())  # less than a decade would be crowded with labels
-    ax.set_yticks(ticks := _ticks(here), [f"{v:g}" for v in ticks])
+    plain_log(ax.xaxis, ax.yaxis)
     ax.grid(alpha=0.3, which="both")
     ax.legend(fontsize="x-small", loc="lower left")
-
-
-def _ticks(here: pd.DataFrame) -> list[float]:
-    """1, 2 and 5 times powers of ten around the errors."""
-    low, high = np.log10([here[["error", "ideal error"]].min(axis=None), here[["error", "ideal error"]].max(axis=None)])
-    all_of = [m * 10.0**k for k in range(int(low) - 2, int(high) + 2) for m in (1, 2, 5)]
-    return [v for v in all_of if 0.7 * 10**low <= v <= 1.4 * 10**high]
 
 # %% ../../nbs/show/dose_lost.ipynb #3ab70b90
 def show_dose_lost(lost: pd.DataFrame, title: str) -> Figure:
@@ -156,8 +146,6 @@ def show_dose_lost(lost: pd.DataFrame, title: str) -> Figure:
         _lost_panel(ax, lost[lost["axis"] == name])
     for ax in axes.flat[len(names) :]:
         ax.axis("off")
-    ticks = _ticks(lost)
-    axes[0, 0].set_yticks(ticks, [f"{v:g}" for v in ticks])
     fig.supxlabel("photons per exposure", fontsize="medium")
     fig.supylabel("phase RMSE (rad)", fontsize="medium")
     fig.suptitle(title, wrap=True)

@@ -11,11 +11,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from .style import AMPLITUDE, COUNTS, ERROR, PAGE_WIDTH, PHASE, WRAPPED
-from .style import add_scale_bar, extent_of, grid, panels, robust_limits, show_image
+from .style import add_scale_bar, extent_of, grid, panels, plain_log, robust_limits, show_image
 
 # %% auto #0
 __all__ = ['show_base', 'show_patterns', 'show_patches', 'show_object', 'show_reconstruction', 'show_comparison', 'show_gallery']
@@ -136,6 +137,16 @@ def show_object(obj: np.ndarray, origin: tuple[int, int], title: str, pixel_size
     fig.suptitle(title)
     return fig
 
+# %% ../../nbs/show/images.ipynb #52dddcb2
+def _show_loss(ax: Axes, loss: np.ndarray, label: str) -> None:
+    """Loss over epochs, its numbers on the right: on its left is a colour bar."""
+    ax.semilogy(np.arange(1, len(loss) + 1), loss, ".-")
+    plain_log(ax.yaxis)
+    ax.set(title="loss", xlabel="epoch")
+    ax.set_ylabel(label, fontsize="small")
+    ax.yaxis.tick_right()
+    ax.yaxis.set_label_position("right")
+
 # %% ../../nbs/show/images.ipynb #624b4606
 def show_reconstruction(
     obj: np.ndarray,
@@ -177,11 +188,7 @@ def show_reconstruction(
     for ax in axes[:, 1]:
         ax.set_ylabel("")  # that of its neighbour
     if len(loss):
-        axes[0, 2].semilogy(np.arange(1, len(loss) + 1), loss, ".-")
-        axes[0, 2].set(title="loss", xlabel="epoch")
-        axes[0, 2].set_ylabel(loss_label, fontsize="small")
-        axes[0, 2].yaxis.tick_right()
-        axes[0, 2].yaxis.set_label_position("right")  # on its left is a colour bar
+        _show_loss(axes[0, 2], loss, loss_label)
     elif probe is not None:
         axes[0, 2].axis("off")
     fig.suptitle(title)

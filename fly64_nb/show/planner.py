@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .pages import axis_value
-from .style import ERROR, PHASE, add_scale_bar, extent_of, method_styles, robust_limits
+from .style import ERROR, PHASE, add_scale_bar, extent_of, method_styles, plain_log, robust_limits
 
 # %% auto #0
 __all__ = ['show_error_over_dose', 'show_overlaps', 'show_plan_images']
@@ -27,10 +27,9 @@ def _quality_axis(ax: Axes, wanted: Any) -> None:
     ax.annotate(" wanted", (0.0, wanted.value), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     ax.set(ylabel=wanted.label)
     ax.grid(alpha=0.3, which="both")
-    if wanted.lower:  # a span below a decade has few ticks of a logarithm
+    if wanted.lower:
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:.3g}")
-        ax.yaxis.set_minor_formatter(lambda v, _: f"{v:.3g}" if f"{v:e}"[0] in "25" else "")
+        plain_log(ax.yaxis)
 
 
 def show_error_over_dose(
@@ -66,6 +65,7 @@ def show_error_over_dose(
         ax.axvline(mark, color="0.3", ls=":", lw=1.5, label="the plan")
     _quality_axis(ax, wanted)
     ax.set(xscale="log", xlabel="photons per exposure", title=title)
+    plain_log(ax.xaxis)
     ax.legend(fontsize=7.5)
     return fig
 

@@ -13,12 +13,14 @@ from weakref import WeakKeyDictionary
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 # %% auto #0
 __all__ = ['AMPLITUDE', 'PHASE', 'WRAPPED', 'ERROR', 'COUNTS', 'PAGE_WIDTH', 'SPLIT_COLOURS', 'COLOURS', 'MARKERS',
-           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'grid', 'robust_limits', 'panels', 'describe',
-           'drawn', 'picture']
+           'method_styles', 'add_scale_bar', 'extent_of', 'show_image', 'plain_number', 'FewTicks', 'plain_log', 'grid',
+           'robust_limits', 'panels', 'describe', 'drawn', 'picture']
 
 # %% ../../nbs/show/style.ipynb #b9255439
 AMPLITUDE, PHASE, WRAPPED, ERROR, COUNTS = "gray", "viridis", "twilight", "RdBu_r", "magma"
@@ -107,6 +109,37 @@ def show_image(
     # beside the image itself, as high as it is: no layout has to find a place for it
     ax.figure.colorbar(shown, cax=ax.inset_axes((1.03, 0, 0.05, 1), label="<colorbar>"), label=label)
     ax.set(title=title, xlabel="x (px)", ylabel="y (px)")
+
+# %% ../../nbs/show/style.ipynb #4f7f972b
+def plain_number(value: float, _: int | None = None) -> str:
+    """A number at an axis: 0.5, 2, 1000, and powers of ten below 0.001 and from 10,000 on."""
+    if value == 0 or 1e-3 <= abs(float(f"{value:.4g}")) < 1e4:
+        return f"{value:.4g}"
+    digits, power = f"{value:.3e}".split("e")
+    ten = f"10^{{{int(power)}}}"
+    return f"${ten}$" if float(digits) == 1 else rf"${float(digits):g} \times {ten}$"
+
+
+class FewTicks(LogLocator):
+    """Between three and six round numbers on a logarithmic axis, also where it spans less than a decade."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Ticks within two numbers, which are positive."""
+        low, high = min(vmin, vmax), max(vmin, vmax)
+        powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        for factors in ((1,), (1, 3), (1, 2, 5)):
+            ticks = [factor * 10.0**power for power in powers for factor in factors]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            if len(ticks) > 2:
+                return ticks[:: -(-len(ticks) // 6)]
+        narrow = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        return [tick for tick in narrow if low <= tick <= high]
+
+
+def plain_log(*axes: Axis) -> None:
+    """Give axes whose scale is logarithmic few ticks with plain numbers."""
+    for axis in axes:
+        axis.set(major_locator=FewTicks(), major_formatter=plain_number, minor_formatter=NullFormatter())
 
 # %% ../../nbs/show/style.ipynb #3be22c03
 def grid(
