@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['PAGES', 'FOLDERS', 'BAR', 'PAGES_A_PROCESS', 'PROCESS_BYTES', 'page_of', 'shown_pages', 'package_notebooks',
            'lead_to_notebooks', 'as_printed', 'places_in', 'places_here', 'without_paths', 'settings_of',
-           'provenance_html', 'picture_file', 'outputs_of', 'formulas', 'notebook_html', 'without_directives',
-           'evidence_page', 'executed_notebooks', 'Evidence', 'page_title', 'list_evidence', 'copy_records',
-           'write_evidence']
+           'provenance_html', 'picture_file', 'outputs_of', 'formulas', 'without_empty_heads', 'notebook_html',
+           'without_directives', 'evidence_page', 'executed_notebooks', 'Evidence', 'page_title', 'list_evidence',
+           'copy_records', 'write_evidence']
 
 # %% ../../nbs/show/evidence.ipynb #646b7f51
 PAGES = {
@@ -272,7 +272,7 @@ def _lighter(png: bytes, heavy: int = 300_000) -> tuple[str, bytes]:
 
 
 def picture_file(output: NotebookNode, name: str) -> tuple[str, bytes]:
-    """Turn the PNG of an output into an ``<img>``; returns name and content of the file that it shows.
+    """Turn the PNG of an output into an ``<img>`` that leads to itself; returns name and content of the file.
 
     Parameters
     ----------
@@ -284,7 +284,8 @@ def picture_file(output: NotebookNode, name: str) -> tuple[str, bytes]:
     told = output.metadata.get("image/png", {})
     size = "".join(f' {side}="{told[side]:.0f}"' for side in ("width", "height") if side in told)
     alt, source = html.escape(told.get("alt", "Figure made by the cell above")), html.escape(f"{name}.{ending}")
-    output.data = {"text/html": f'<img src="{source}" alt="{alt}"{size} loading="lazy">'}
+    shown = f'<img src="{source}" alt="{alt}"{size} loading="lazy">'
+    output.data = {"text/html": f'<a class="picture" href="{source}">{shown}</a>'}
     return f"{name}.{ending}", picture
 
 # %% ../../nbs/show/evidence.ipynb #34a35b92
@@ -350,6 +351,11 @@ def _exporter(echo: bool) -> Any:
     return exporter
 
 
+def without_empty_heads(body: str) -> str:
+    """HTML whose tables have plain cells where a heading without words was, as in the corner of a DataFrame."""
+    return re.sub(r"<th\b([^>]*)>((?:\s|&nbsp;)*)</th>", r"<td\1>\2</td>", body)
+
+
 def notebook_html(notebook: NotebookNode, echo: bool) -> str:
     """Cells and outputs of a notebook as HTML, formulas as MathML; without its code unless `echo`.
 
@@ -368,7 +374,7 @@ def notebook_html(notebook: NotebookNode, echo: bool) -> str:
                 kept.append(output.data["text/html"])
                 output.data["text/html"] = f"<!-- kept {len(kept) - 1} -->"
     body = TemplateExporter.from_notebook_node(_exporter(echo), shown)[0]
-    return re.sub(r"<!-- kept (\d+) -->", lambda found: kept[int(found[1])], body)
+    return without_empty_heads(re.sub(r"<!-- kept (\d+) -->", lambda found: kept[int(found[1])], body))
 
 # %% ../../nbs/show/evidence.ipynb #282d09a6
 @functools.cache

@@ -32,10 +32,14 @@ __all__ = ['HEADING', 'NAMED', 'WORD', 'LONGEST_WORD', 'style_sheet', 'Frame', '
 # %% ../../nbs/show/plain.ipynb #88bcb26f
 @functools.cache
 def style_sheet(quarto: bool) -> str:
-    """The report's style with colours for code: on a dark page those of Quarto's dark switch, or of the system's."""
+    """The report's style with colours for code: on a dark page those of Quarto's dark switch, or of the system's.
+
+    Every colour has a contrast of 4.5 at least on the grey that code lies on; most styles of Pygments have comments
+    or names of classes that do not.
+    """
     from pygments.formatters import HtmlFormatter
 
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(f"{'body.quarto-dark ' if quarto else ''}.highlight")
     if not quarto:
         dark = f"@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}"
@@ -82,8 +86,8 @@ class Frame:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<title>{html.escape(titled)}</title>\n<meta name="description" content="{html.escape(self.about)}">\n'
             f'<link rel="icon" href="{up}favicon.svg">\n<link rel="stylesheet" href="{up}report.css">\n'
-            f'<script src="{up}report.js" defer></script>\n</head>\n<body class="plain">\n'
-            f"{self.navigation(up, here)}\n{body}\n</body>\n</html>\n"
+            f'<script src="{up}report.js" defer></script>\n<script src="{up}scroll.js" defer></script>\n'
+            f'</head>\n<body class="plain">\n{self.navigation(up, here)}\n{body}\n</body>\n</html>\n'
         )
 
 # %% ../../nbs/show/plain.ipynb #ef996b5b
@@ -199,9 +203,9 @@ def write_search(site: Path) -> None:
 
 # %% ../../nbs/show/plain.ipynb #ab14be4e
 def write_shared(site: Path) -> None:
-    """Write the files that all pages of a site use: style, script and icon."""
+    """Write the files that all pages of a site use: style, scripts and icon."""
     (site / "report.css").write_text(style_sheet(quarto=False), encoding="utf-8")
-    for name in ("report.js", "favicon.svg"):
+    for name in ("report.js", "scroll.js", "favicon.svg"):
         shutil.copyfile(notebook_path(name), site / name)
 
 

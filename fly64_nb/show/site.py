@@ -34,7 +34,7 @@ from fly64_nb.show.evidence import (
     picture_file,
     places_here,
 )
-from .evidence import places_in, shown_pages, without_directives, write_evidence
+from .evidence import places_in, shown_pages, without_directives, without_empty_heads, write_evidence
 from .plain import Frame, render_plainly, style_sheet, write_plain_evidence
 from ..study.layout import Layout
 
@@ -383,10 +383,12 @@ _NAMES = {
 
 
 def mend_pages(site: Path) -> None:
-    """Let every page of a Quarto site work as a file, and give its navigation its names."""
+    """Let every page of a Quarto site work as a file, and be read by a screen reader and with the keyboard."""
     plain = plain_script(site)
+    shutil.copyfile(notebook_path("scroll.js"), site / "scroll.js")
     for page in site.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
+        text, up = without_empty_heads(page.read_text(encoding="utf-8")), "../" * len(page.relative_to(site).parts[1:])
+        text = text.replace("</head>", f'<script src="{up}scroll.js" defer></script>\n</head>', 1)
         for found, named in _NAMES.items():
             text = text.replace(found, named)
         if plain:
