@@ -239,12 +239,14 @@ def best_map_html(
     return table_html(pd.DataFrame(cells, columns=[row_label, *map(write_column, columns)]), caption, "heatmap")
 
 # %% ../../nbs/show/pages.ipynb #71d46256
-# a drawing is white on paper and black in ink; on a dark page it is the other way round
+# a drawing is white on paper and black in ink; on a dark page it is the other way round, and its paper is the page's
+# own, which is not as dark with either renderer
 DARK = """<style type="text/css">@media screen and (prefers-color-scheme: dark) {
-svg { fill: #e6edf3 }
+svg { fill: #e6edf3; color-scheme: dark }
 [style*="stroke: #000000"] { stroke: #e6edf3 !important }
 [style*="fill: #000000"] { fill: #e6edf3 !important }
 [style*="fill: #ffffff"] { fill: #14181d !important }
+:is(#figure_1, [id^="axes_"]) > [id^="patch_"]:first-child > [style*="fill: #ffffff"] { fill: none !important }
 }</style>"""
 
 
