@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup, SoupStrainer
 
+from axe import violations
 from conftest import REPOSITORY
 from fly64_nb.show.docs import GUIDE, PAGES, write_docs
 from fly64_nb.show.evidence import package_notebooks
@@ -91,3 +92,17 @@ def test_the_search_has_the_page_that_answers_among_the_first_three(docs, browse
             missed[typed] = links[:3]
     page.close()
     assert not missed
+
+
+def test_every_kind_of_page_can_be_read_aloud_and_reached_by_keyboard(docs, browser):
+    names = ("index", "about/citation", "notebooks/guide/metrics", "notebooks/physics/limits", "api/physics.limits")
+    found = {name: violations(browser, docs / f"{name}.html") for name in names}
+    assert not any(found.values()), found
+
+
+def test_a_picture_of_a_notebook_leads_to_itself(docs):
+    """On a phone a wide figure is small; alone it can be as large as it is."""
+    page = docs / "notebooks/guide/metrics.html"
+    pictures = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").main.find_all("img")
+    assert pictures and all(picture.parent.name == "a" for picture in pictures)
+    assert all(picture.parent["href"] == picture["src"] and picture["alt"] for picture in pictures)

@@ -107,7 +107,7 @@ def test_wheel_holds_every_module_and_notebook(repository):
     (wheel,) = target.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"fly64_nb/{n}" for n in MODULES} | {f"fly64_nb/notebooks/{n}" for n in NOTEBOOKS}
-    beside = ("_quarto.yml", "report.css", "report.scss")
+    beside = ("_quarto.yml", "report.css", "report.scss", "report.js", "scroll.js", "swipe.js")
     expected |= {"fly64_nb/py.typed", *(f"fly64_nb/notebooks/{n}" for n in beside)}
     assert not expected - names
     assert {n for n in names if n.endswith(".ipynb")} <= expected

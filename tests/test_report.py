@@ -20,6 +20,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from axe import violations
 from conftest import fly64
 from halves import write_halves
 from fly64_nb import api
@@ -293,6 +294,31 @@ def test_the_site_works_from_a_static_server_and_in_the_dark(site, browser):
             context.close()
     finally:
         server.shutdown()
+
+
+def test_every_kind_of_page_can_be_read_aloud_and_reached_by_keyboard(site, browser):
+    """The report's own pages, and those of executed notebooks with tables, pictures, printed text and code."""
+    names = ["index", "gallery", "evidence", "notebooks/phase_b/contract", "notebooks/phase_g/dose_10000/dense_test"]
+    if (site / "docs").is_dir():
+        names += ["docs/index", "docs/notebooks/physics/limits", "docs/api/physics.limits"]
+    found = {name: violations(browser, site / f"{name}.html") for name in names}
+    assert not any(found.values()), found
+
+
+def test_what_scrolls_is_a_stop_of_the_keyboard_and_what_does_not_is_none(site, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto((site / "notebooks/phase_a/design.html").as_uri())
+    stops = page.locator("main pre[tabindex='0'][role=group][aria-label]")
+    stops.first.wait_for()
+    folded = stops.count()
+    page.locator("main details.code summary").click()
+    stops.nth(folded + 3).wait_for()
+    stops.last.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.activeElement.scrollLeft > 0")
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.wait_for_function("!document.querySelector('main pre[tabindex]')")
+    page.close()
 
 
 @pytest.fixture
