@@ -200,7 +200,7 @@ def proposal_html(study: Study, plan: Plan, command: str = "") -> str:
     parts += [Markup("<p>{}</p>").format(line) for line in stands_on(study, plan)]
     parts += [Markup("<p>Made with: <code>{}</code></p>").format(command)] if command else []
     head = Markup("<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{}</title><style>{}</style>")
-    body = Markup("</head><body>{}</div></body></html>\n").format(Markup("\n").join(parts))
+    body = Markup("</head><body><main>{}</div></main></body></html>\n").format(Markup("\n").join(parts))
     return str(head.format(title, Markup(_STYLE)) + body)
 
 
