@@ -29,7 +29,7 @@ NO_CPU_BUILDS = TORCH=cpu: no index has $(CPU_BUILDS); name one with TORCH_INDEX
 $(VENV)/study.stamp: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	$(if $(filter cpu,$(TORCH)),$(call install,$(CPU_BUILDS),$(FROM_INDEX)) || { echo "$(NO_CPU_BUILDS)" >&2; exit 1; })
-	$(call install,--editable .)
+	$(call install,--editable '.[fftw]')
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/study.stamp

@@ -427,8 +427,8 @@ def get_study_design(profile: str = "quick", **changes: Any) -> StudyDesign:
 
 # %% ../nbs/00_design.ipynb #d2d9a26d
 PACKAGES = (
-    "fly64_nb", "numpy", "scipy", "numba", "torch", "ptychi", "tensorflow", "keras", "scikit-image", "torchmetrics",
-    "papermill", "h5py",
+    "fly64_nb", "numpy", "scipy", "numba", "torch", "pyfftw", "ptychi", "tensorflow", "keras", "scikit-image",
+    "torchmetrics", "papermill", "h5py",
 )  # fmt: skip
 
 

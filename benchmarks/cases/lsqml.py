@@ -82,18 +82,20 @@ def epoch(patterns: Scan, kind: str, engine: str, gpu: bool) -> Callable[[], Non
 
 
 def transforms(count: int, window: int, pairs: int, gpu: bool) -> Callable[[], None]:
-    """FFTs there and back for each pattern, a hundred patterns at a time.
+    """FFTs there and back for each pattern, a hundred patterns at a time, as LSQML does them.
 
     Two pairs: shifted probe, far field, exit wave, probe gradient. A probe that is kept needs one.
     """
     import torch
+
+    from fly64_nb.methods.fourier import fft2, ifft2
 
     waves = torch.ones((100, window, window), dtype=torch.complex64, device="cuda" if gpu else "cpu")
 
     def run() -> None:
         for left in range(count, 0, -100):
             part = waves[:left]
-            for transform in (torch.fft.ifft2, torch.fft.fft2) * pairs:
+            for transform in (ifft2, fft2) * pairs:
                 transform(part)
         if gpu:
             torch.cuda.synchronize()

@@ -72,6 +72,7 @@ NUMERICAL = {
     "torchmetrics": ("torchmetrics",),
     "numba": ("numba",),
     "ptychi": ("ptychi",),
+    "pyfftw": ("pyfftw",),
     "keras": ("keras", "tensorflow"),
     "tensorflow": ("tensorflow",),
 }

@@ -24,7 +24,7 @@ from ..study.condition import seed_number
 __all__ = ['PRESETS', 'REMEDIES', 'LSQML', 'adapt', 'reconstruct_dataset', 'recover_base']
 
 # %% ../../nbs/methods/lsqml.ipynb #24496937
-_EPOCHS = {"tiny": (6, 3), "quick": (80, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
+_EPOCHS = {"tiny": (6, 3), "quick": (70, 58), "full": (120, 85), "paper": (200, 140)}  # all, and those of the start
 _STEP = {"tiny": 1.5, "quick": 1.5, "full": 1.2, "paper": 1.2}
 _RECOVER_EPOCHS = {"tiny": 6, "quick": 60, "full": 200, "paper": 400}
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 
+from ..fourier import fft2, ifft2
 from .likelihood_passes import line_curvature, line_slope
 from ..passes import add_conj_times, add_power, windows_times
 from ..windows import add_windows, cut_windows, shift_ramps
@@ -149,11 +150,11 @@ class Exposures:
 
     def shifted(self, k: int, images: torch.Tensor) -> torch.Tensor:
         """Images (M, N, N) at the fraction of a pixel of each position of a chunk, as bright as it, (c, M, N, N)."""
-        return torch.fft.ifft2(torch.fft.fft2(images) * self.ramps(k))
+        return ifft2(fft2(images) * self.ramps(k))
 
     def moved_back(self, k: int, images: torch.Tensor) -> torch.Tensor:
         """Sum of images (c, M, N, N) of a chunk, each without the fraction of its position: adjoint of `shifted`."""
-        return torch.fft.ifft2((torch.fft.fft2(images) * self.ramps(k).conj()).sum(0))
+        return ifft2((fft2(images) * self.ramps(k).conj()).sum(0))
 
     def probes(self, k: int) -> torch.Tensor:
         """The probe at each position of a chunk, (c, M, N, N)."""
@@ -198,11 +199,11 @@ class Exposures:
         probes = self.probes(k)
         waves = torch.empty_like(probes)
         windows_times(image, self.starts[k], probes.flatten(0, 1), waves.flatten(0, 1))
-        return torch.fft.fft2(waves, norm="ortho")
+        return fft2(waves, norm="ortho")
 
     def add_back(self, k: int, fields: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """Add what far fields of a chunk are at the object, ``sum P* F^-1 fields``, to an image; returns exit waves."""
-        waves = torch.fft.ifft2(fields, norm="ortho")
+        waves = ifft2(fields, norm="ortho")
         add_conj_times(total, self.starts[k], self.probes(k).flatten(0, 1), waves.flatten(0, 1))
         return waves
 

@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+from ..fourier import fft2, ifft2
 from .descent import Prior, State, descend, preconditioner
 from fly64_nb.methods.likelihood.exposures import (
     Exposures,
@@ -86,12 +87,12 @@ def misfits(exposures: Exposures, image: torch.Tensor) -> torch.Tensor:
 
 def evidence(exposures: Exposures, image: torch.Tensor) -> Evidence:
     """What every pattern says of its position, at an object (h, w) and the probe of the exposures."""
-    rates, spectrum, found = _rates(exposures), torch.fft.fft2(exposures.probe), []
-    far = lambda waves: torch.fft.fft2(waves, norm="ortho")
+    rates, spectrum, found = _rates(exposures), fft2(exposures.probe), []
+    far = lambda waves: fft2(waves, norm="ortho")
     for k in range(len(exposures)):
         fields, counts, patches = exposures.far_fields(k, image), exposures.counts(k), exposures.patches(k, image)
         expectation, moving = expected(exposures, fields), spectrum * exposures.ramps(k)
-        changes = [far(torch.fft.ifft2(moving * rate) * patches[:, None]) for rate in rates]
+        changes = [far(ifft2(moving * rate) * patches[:, None]) for rate in rates]
         speed = torch.stack([2 * (fields.conj() * change).real.sum(1) for change in changes], 1)
         speed = speed * exposures.mask
         slopes = (speed * excess(exposures, expectation, counts)[:, None]).sum((2, 3), dtype=torch.float64)
@@ -209,15 +210,15 @@ class _StageLine(_Line):
     ):  # fmt: skip
         sizes = [len(starts) for starts in exposures.starts]
         self.offsets, self.moves, self.precision = offset.split(sizes), direction[2].split(sizes), precision
-        self._rates, self._spectra = _rates(exposures), [torch.fft.fft2(p) for p in (exposures.probe, direction[1])]
+        self._rates, self._spectra = _rates(exposures), [fft2(p) for p in (exposures.probe, direction[1])]
         super().__init__(exposures, image, fields, direction)
 
     def _make(self, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Far fields A and B, and the change of the probe at the positions of a chunk."""
-        e, far = self.exposures, lambda waves: torch.fft.fft2(waves, norm="ortho")
+        e, far = self.exposures, lambda waves: fft2(waves, norm="ortho")
         rate = torch.einsum("ca,ayx->cyx", self.moves[k].to(self._rates.dtype), self._rates)[:, None]
         probe, by_probe = self._spectra
-        change = torch.fft.ifft2((probe * rate + by_probe) * e.ramps(k))
+        change = ifft2((probe * rate + by_probe) * e.ramps(k))
         patches = e.patches(k, self.direction[0])[:, None]
         linear = e.probes(k) * patches + change * e.patches(k, self.image)[:, None]
         return far(linear), far(change * patches), change
@@ -243,15 +244,15 @@ def block_gradients(
     All three in the same measure: the slope along changes of the three is ``2 Re <gradient, change>``.
     """
     by_object, by_probe, by_place = torch.zeros_like(image), torch.zeros_like(exposures.probe), []
-    moving = _rates(exposures)[:, None] * torch.fft.fft2(exposures.probe)
+    moving = _rates(exposures)[:, None] * fft2(exposures.probe)
     value = 0.0
     for k in range(len(exposures)):
         f, counts = _far_fields(exposures, image, fields, k), exposures.counts(k)
         expectation = expected(exposures, f)
         value += misfit(exposures, expectation, counts)
         waves = exposures.add_back(k, f * excess(exposures, expectation, counts)[:, None], by_object)
-        back = torch.fft.fft2(waves * exposures.patches(k, image).conj()[:, None]) * exposures.ramps(k).conj()
-        by_probe += torch.fft.ifft2(back.sum(0))
+        back = fft2(waves * exposures.patches(k, image).conj()[:, None]) * exposures.ramps(k).conj()
+        by_probe += ifft2(back.sum(0))
         # Parseval: the product with the moved probe's derivative, without another transform
         by_place.append(torch.einsum("amyx,cmyx->ca", moving.conj(), back).real.double() / exposures.window**2)
     by_object = by_object if prior is None else by_object + prior.gradient(image)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ...data.reconstruction import Reconstruction
+from ..fourier import fft2
 from fly64_nb.methods.likelihood.descent import (
     Prior,
     State,
@@ -142,7 +143,7 @@ class _Line:
         e, by_object, by_probe = self.exposures, self.direction[0], self.direction[1]
         change, patches = e.shifted(k, by_probe), e.patches(k, by_object)[:, None]
         linear = e.probes(k) * patches + change * e.patches(k, self.image)[:, None]
-        far = lambda waves: torch.fft.fft2(waves, norm="ortho")
+        far = lambda waves: fft2(waves, norm="ortho")
         return far(linear), far(change * patches), change
 
     def bend(self, k: int) -> float:

@@ -25,6 +25,7 @@ from ptychi.forward_models import PtychographyPoissonNoiseModel
 from ptychi.reconstructors.lsqml import LSQMLReconstructor
 from torch.utils.data import DataLoader, Dataset
 
+from ..fourier import fft2, ifft2
 from ..passes import add_conj_times, add_power, windows_times
 from fly64_nb.methods.ptychi.lsqml_passes import (
     add_ramped,
@@ -259,7 +260,7 @@ class _Forward(_Batches):
         before = float(self.alpha_psi_far_all_pos[indices].mean()) if self._poisson else 0.0
         obj, probe = self._views()
         kept = self._kept_probes(probe[0]) if self._keep_shifted else None
-        spectrum = None if self._keep_shifted else torch.fft.fft2(probe[0])
+        spectrum = None if self._keep_shifted else fft2(probe[0])
         weaker = list(probe[1:, None])
         loss, error = probe.real.new_zeros(()), probe.real.new_zeros(())
         for c in chunks:
@@ -284,23 +285,23 @@ class _Forward(_Batches):
 
     def _shifted_probes(self, c: _Chunk, spectrum: torch.Tensor) -> torch.Tensor:
         """The strongest mode, shifted by each pattern's fraction of a pixel, from its spectrum; (n, h, w)."""
-        return torch.fft.ifft2(ramped(spectrum, c.ramps[0], c.ramps[1], c.scratch))
+        return ifft2(ramped(spectrum, c.ramps[0], c.ramps[1], c.scratch))
 
     def _kept_probes(self, probe: torch.Tensor) -> torch.Tensor:
         """The same of a probe that stays as it is, for the whole scan, once; between epochs pty-chi may rescale it."""
         of, shifted = self._shifted
         if shifted is None or self.current_minibatch == 0 and not torch.equal(of, probe):
             shifted = torch.empty((len(self._starts), *self._window), dtype=probe.dtype, device=probe.device)
-            spectrum = torch.fft.fft2(probe)
+            spectrum = fft2(probe)
             for part, along_y, along_x in zip(*(t.split(self._at_a_time) for t in (shifted, *self._ramps))):
                 scratch = self._array("scratch", len(part), True)
-                torch.fft.ifft2(ramped(spectrum, along_y, along_x, scratch), out=part)
+                ifft2(ramped(spectrum, along_y, along_x, scratch), out=part)
             self._shifted = probe.clone(), shifted
         return shifted
 
     def _propagated(self, c: _Chunk, mode: int, obj: torch.Tensor) -> torch.Tensor:
         """Far fields of one mode, (n, h, w); their intensity is added to that of the modes before."""
-        wave = torch.fft.fft2(windows_times(obj, c.starts, c.probes[mode], c.scratch, c.which[mode]))
+        wave = fft2(windows_times(obj, c.starts, c.probes[mode], c.scratch, c.which[mode]))
         add_power(wave[:, None], c.intensity, keep=mode > 0)
         return wave
 
@@ -341,7 +342,7 @@ class _FarField(_Forward):
                 alphas[c.rows] += _half_way(before, numerator / c.curvature)
             for wave in c.waves:
                 self._pull(c, wave, None if alphas is None else alphas[c.rows])
-            c.waves = [torch.fft.ifft2(wave) for wave in c.waves]
+            c.waves = [ifft2(wave, out=wave) for wave in c.waves]
         if alphas is not None:
             self.alpha_psi_far_all_pos[indices] = alphas
 
@@ -362,7 +363,7 @@ class _Directions(_FarField):
             if not self._probe_idle:
                 self._towards_probe(c, mean)
         if not self._probe_idle:
-            mean[0] = torch.fft.ifft2(mean[0])
+            mean[0] = ifft2(mean[0])
         direction = mean / -sum(len(c.counts) for c in chunks)
         self._initialize_momentum_buffers()
         self._update_momentum_buffers(direction)
@@ -370,7 +371,7 @@ class _Directions(_FarField):
 
     def _towards_probe(self, c: _Chunk, total: torch.Tensor) -> None:
         """Add ``-chi conj(O)`` of each mode to `total` (m, h, w); for the first, which is shifted, its spectrum."""
-        spectra = torch.fft.fft2(conj_times(c.patches, c.waves[0], c.scratch))
+        spectra = fft2(conj_times(c.patches, c.waves[0], c.scratch))
         add_ramped(spectra, c.ramps[2], c.ramps[3], total[0])
         for mode in range(1, self._modes):
             total[mode] += conj_times(c.patches, c.waves[mode], c.scratch).sum(0)

@@ -349,6 +349,7 @@ class HeldOut:
         """What `diffraction_intensity` gives, (m, N, N); probes that stay where they are are shifted once."""
         import torch
 
+        from fly64_nb.methods.fourier import fft2
         from fly64_nb.methods.passes import add_power, windows_times
 
         modes = probe.reshape(-1, *probe.shape[-2:]).astype(np.complex64)
@@ -360,7 +361,7 @@ class HeldOut:
         probes = self.shifted[1]
         starts = torch.from_numpy(np.stack([top, left], 1))
         windows = torch.from_numpy(np.ascontiguousarray(obj, np.complex64))
-        far = torch.fft.fft2(windows_times(windows, starts, probes, torch.empty_like(probes)), norm="ortho")
+        far = fft2(windows_times(windows, starts, probes, torch.empty_like(probes)), norm="ortho")
         power = torch.empty((len(starts), *modes.shape[1:]))
         add_power(far.unflatten(0, (len(starts), -1)), power, keep=False)
         return np.fft.fftshift(power.numpy(), axes=(1, 2))
