@@ -75,17 +75,14 @@ class TrainingSettings:
     seed: Annotated[int, Field(ge=0)] = 0
 
 # %% ../../../nbs/methods/networks/learning.ipynb #f96c7933
-# patterns seen, filters, learning rate
-_SIZES = {
-    "tiny": (800, 8, 2e-3), "quick": (6_500, 12, 3e-3), "full": (100_000, 16, 2e-3), "paper": (400_000, 24, 2e-3),
-}  # fmt: skip
+_SIZES = {"tiny": (800, 8), "quick": (8_000, 12), "full": (100_000, 16), "paper": (400_000, 24)}
 
 
 def profile_settings(times: int = 1) -> dict[str, dict[str, Any]]:
     """Settings by profile, for a method that sees so many times the patterns."""
     return {
-        profile: {"images": times * images, "filters": filters, "learning_rate": rate, "precision": "auto"}
-        for profile, (images, filters, rate) in _SIZES.items()
+        profile: {"images": times * images, "filters": filters, "precision": "auto"}
+        for profile, (images, filters) in _SIZES.items()
     }
 
 
