@@ -109,7 +109,7 @@ class Diffraction(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
     def _cut(self, image: Any) -> Any:
-        # not by indices: of those TensorFlow's gradient is eight times slower
+        # not by indices: of those TensorFlow's gradient takes longer
         before = (0,) * (len(image.shape) - 2)
         return ops.slice(image, (*before, self.edge, self.edge), ops.shape(image)[:-2] + (self.support, self.support))
 
@@ -179,7 +179,7 @@ def shift_matrices(offset: Any, size: int, half_width: int = 8) -> Any:
     sinc = ops.where(near, 1.0, sine / ops.where(near, 1.0, np.pi * distance))
     window = ops.cos(distance * (np.pi / (2 * half_width))) ** 2
     line = ops.where(ops.abs(distance) < half_width, sinc * window, 0.0)
-    # each row is the line one place further on; cut from copies of it, because `take` is six times slower
+    # each row is the line one place further on; cut from copies of it, because `take` takes longer
     before, length = ops.shape(line)[:-1], 2 * size - 1
     copies = ops.reshape(ops.broadcast_to(line[..., None, :], (*before, size, length)), (*before, size * length))
     rows = copies[..., size - 1 : size - 1 + size * (length - 1)]

@@ -65,7 +65,8 @@ class LsqmlSettings:
         Seeds the photons that are held out and the spread of Poisson steps; pty-chi shuffles the patterns alike for
         every seed.
     threads : int
-        CPU threads of torch's FFTs; what is done between them takes one. Results of compact batches depend on it in
+        CPU threads of torch's FFTs (FFTW is taken with one only); what is done between them takes
+        one. Results of compact batches depend on it in
         the last digits, so a study keeps it at one.
     device : str
         ``"cpu"``, or ``"gpu"`` (``"auto"`` takes a GPU when there is one).
