@@ -5,11 +5,13 @@
 # %% ../../nbs/methods/fourier.ipynb #2430bda6
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+
+from .device import processor_facts
 
 try:
     import pyfftw
@@ -26,11 +28,19 @@ _AT_A_TIME = 16  # windows; these are scaled while they are in the cache
 __all__ = ['takes_fftw', 'fft2', 'ifft2']
 
 # %% ../../nbs/methods/fourier.ipynb #c25b25d6
+@cache
+def _slower_here() -> bool:
+    """Whether this is a processor on which MKL was measured to be quicker than FFTW."""
+    return "GenuineIntel" in processor_facts()
+
+
 def takes_fftw(waves: torch.Tensor) -> bool:
     """Whether `fft2` and `ifft2` take FFTW for these waves (…, h, w)."""
+    if pyfftw is None or _slower_here():
+        return False
     plain = waves.is_cpu and waves.is_complex() and not waves.requires_grad
     small = waves.ndim >= 2 and set(waves.shape[-2:]) <= _SIDES
-    return pyfftw is not None and plain and small and torch.get_num_threads() == 1
+    return plain and small and torch.get_num_threads() == 1
 
 # %% ../../nbs/methods/fourier.ipynb #1b7911ad
 @lru_cache(64)

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from ...data.dataset import Dataset
 from ...data.files import array_digest
 from ...data.reconstruction import Reconstruction
+from ..device import processor_facts
 from ..method import OnEpoch, SWITCHES, Trained
 from ...physics.photons import amplitude_to_counts, counts_to_amplitude, deal_in_blocks
 from ...physics.scan import form_groups
@@ -95,10 +96,7 @@ def best_precision() -> Literal["float32", "mixed_bfloat16"]:
     On such a CPU a prototype of the physics-informed network trained 1.2 times faster than in float32; the quality of
     the two was not compared, and neither was measured on a GPU.
     """
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return "float32"
+    flags = processor_facts()
     return "mixed_bfloat16" if " amx_bf16" in flags or " avx512_bf16" in flags else "float32"
 
 # %% ../../../nbs/methods/networks/learning.ipynb #a6d804a2
