@@ -205,16 +205,19 @@ def local_cluster(workers: int, gpus: Sequence[str] = (), jobs_per_gpu: int = 1)
         GPUs to hand out, each to `jobs_per_gpu` jobs at a time.
     jobs_per_gpu : int
     """
-    quiet = {
+    settings = {
         "logging": {"distributed": "critical", "bokeh": "critical", "tornado": "critical"},
         "distributed.worker.daemon": True,
         # a worker that needs longer than this to start again is given up by Dask, and the run waits for ever
         "distributed.deploy.lost-worker-timeout": "1 day",
+        # jobs run in children: to look 50 and 100 times a second what Dask's own threads do finds nothing, and costs
+        "distributed.admin.tick.interval": "500ms",
+        "distributed.worker.profile.enabled": False,
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     spec = _workers(workers, gpus, jobs_per_gpu)
     with (
-        dask.config.set(quiet),
+        dask.config.set(settings),
         SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL, name="fly64") as cluster,
     ):
         yield cluster
