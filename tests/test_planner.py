@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
+from axe import violations
 from conftest import fly64
 from ptychodus.api.illumination import compute_illumination_map
 from ptychodus.plugins.h5_product_file import H5ProductFileIO
@@ -202,7 +203,7 @@ def example(tmp_path_factory):
     return root
 
 
-def test_the_command_plans_and_writes_a_page(example, tmp_path):
+def test_the_command_plans_and_writes_a_page(example, tmp_path, browser):
     page = tmp_path / "page.html"
     before = (example / "study.json").read_bytes()
     told = ["--time", "60s", "--dose-limit", "20Gy", "--phase-rmse", "0.05", "--experiment", BEAM]
@@ -212,6 +213,7 @@ def test_the_command_plans_and_writes_a_page(example, tmp_path):
     assert "Overlap at this budget, PINN" in shown.stdout and "protein absorbs 0.98 m²/kg" in shown.stdout
     html = page.read_text()
     assert html.count("<img ") == 3 and "size: A4" in html and 'src="http' not in html
+    assert not violations(browser, page)
     assert (example / "study.json").read_bytes() == before
     again = fly64("advise", str(example), "--resolution-nm", "300", "--time", "60s", "--experiment", BEAM)
     assert "A half period of 2.32 px (300 nm) can be had" in again.stdout, again.stdout

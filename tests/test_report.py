@@ -299,10 +299,16 @@ def test_the_site_works_from_a_static_server_and_in_the_dark(site, browser):
 def test_every_kind_of_page_can_be_read_aloud_and_reached_by_keyboard(site, browser):
     """The report's own pages, and those of executed notebooks with tables, pictures, printed text and code."""
     names = ["index", "gallery", "evidence", "notebooks/phase_b/contract", "notebooks/phase_g/dose_10000/dense_test"]
+    names += ["notebooks/phase_e/dose_10000/dense_PINN"]
     if (site / "docs").is_dir():
         names += ["docs/index", "docs/notebooks/physics/limits", "docs/api/physics.limits"]
     found = {name: violations(browser, site / f"{name}.html") for name in names}
     assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("name", ["imperfections", "halves"])
+def test_a_page_that_only_some_studies_have_can_be_read_aloud(further, browser, name):
+    assert not violations(browser, further / f"report/_site/{name}.html")
 
 
 def test_what_scrolls_is_a_stop_of_the_keyboard_and_what_does_not_is_none(site, browser):
