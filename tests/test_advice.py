@@ -148,6 +148,13 @@ def test_a_further_axis_has_rows_of_its_own_and_leaves_the_neutral_ones_as_they_
     assert "position error" not in show_advice(one).get_suptitle()
 
 
+def test_a_view_without_a_measured_overlap_is_named_alone_also_among_the_equally_cheap():
+    table = table_of(lambda d, o: 3 * d**-0.5)  # every view alike
+    said = advice_of(table, rmse(0.05), {}).cheapest()
+    assert said.startswith("Cheapest: LSQML at the baseline view and 3600 photons per exposure")
+    assert said.endswith("; equally cheap within the uncertainty: LSQML at the dense view; LSQML at the sparse view")
+
+
 def test_the_command_answers_from_a_study_and_converts_units(copy):
     law = lambda k: lambda d, o: k * d**-0.5 * 10 ** (0.5 * (0.8 - o))
     constants = {"PINN": 4, "Supervised": 5, "LSQML": 3}

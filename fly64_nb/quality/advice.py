@@ -601,13 +601,16 @@ def _nearest_sentence(doses: pd.DataFrame, wanted: Wanted, further: Sequence[str
     )
 
 
+def _view_in_words(row: pd.Series) -> str:
+    """The view by its measured overlap, where that is known."""
+    return f"overlap {row['overlap']:.2f} ({row['view']})" if np.isfinite(row["overlap"]) else f"the {row['view']} view"
+
+
 def _cheapest_sentence(doses: pd.DataFrame, further: Sequence[str]) -> str:
     """The first row of `advise`, and what cannot be told apart from it: intervals of the cost overlap."""
     first = doses.iloc[0]
     most, known = "at most " if first["relation"] == "at most" else "", np.isfinite(first["photons_per_pixel"])
-    known_overlap = np.isfinite(first["overlap"])
-    where = f"overlap {first['overlap']:.2f} ({first['view']})" if known_overlap else f"the {first['view']} view"
-    where = ", ".join([where, *_further_in_words(first, further)])
+    where = ", ".join([_view_in_words(first), *_further_in_words(first, further)])
     interval = f" ({_interval(first['low'], first['high'])})" if not most and first["seeds"] > 1 else ""
     cost = f", {most}{in_short(first['photons_per_pixel'])} photons per pixel" if known else ""
     dose = f"{most}{in_short(first['dose'])} photons per exposure{interval}"
@@ -628,10 +631,7 @@ def cost_rivals(doses: pd.DataFrame, further: Sequence[str] = ()) -> str:
     reached = [row for _, row in doses.iloc[1:].iterrows() if row["relation"] not in UNREACHED]
     rivals = [row for row in reached if price(row, "low") <= price(first, "high")]
     names = [
-        ", ".join(
-            [f"{row['method']} at overlap {row['overlap']:.2f} ({row['view']})", *_further_in_words(row, further)]
-        )
-        for row in rivals
+        ", ".join([f"{row['method']} at {_view_in_words(row)}", *_further_in_words(row, further)]) for row in rivals
     ]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"; equally cheap within the uncertainty: {'; '.join(names[:3])}{more}" if names else ""
