@@ -6,7 +6,7 @@
   form.hidden = false;
 
   const contents = document.querySelector(".contents details");
-  if (contents && matchMedia("(min-width: 82rem)").matches) contents.open = true;
+  if (contents && matchMedia("(min-width: 85rem)").matches) contents.open = true;
 
   // on a phone the names of the pages are one line that scrolls
   document.querySelector(".top [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
